@@ -1,0 +1,96 @@
+"""The API origin: GraphQL, ``file_stream`` and run files."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import sqlite3
+from collections.abc import Callable
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from wb_ops.devserver import control
+from wb_ops.devserver.auth import ApiKey, read_credential
+from wb_ops.devserver.backend import Backend, RequestContext
+from wb_ops.devserver.errors import StatusError, not_found, not_logged_in, permission_denied
+from wb_ops.devserver.execution import execute_document
+from wb_ops.devserver.gate import REQUEST_KEY, Gate, ParsedRequest
+from wb_ops.devserver.ingest import ingest
+from wb_ops.devserver.seeding import Seeder
+
+Endpoint = Callable[[Backend, Request], Response]
+
+
+def api_app(backend: Backend, seeder: Seeder) -> ASGIApp:
+    """The application behind the base URL."""
+    routes = [
+        _route(backend, "/graphql", _graphql, "POST"),
+        _route(backend, "/files/{entity}/{project}/{run}/file_stream", _file_stream, "POST"),
+        _route(backend, "/files/{entity}/{project}/{run}/{name:path}", _download, "GET"),
+        *control.routes(backend, seeder),
+    ]
+    return Gate(Starlette(routes=routes), backend, "api")
+
+
+def _route(backend: Backend, path: str, endpoint: Endpoint, method: str) -> Route:
+    def answer(request: Request) -> Response:
+        try:
+            return endpoint(backend, request)
+        except StatusError as error:
+            return JSONResponse(error.to_json(), error.status)
+
+    return Route(path, answer, methods=[method])
+
+
+def _graphql(backend: Backend, request: Request) -> Response:
+    key = read_credential(request.headers.get("authorization"))
+    if key is None:
+        raise not_logged_in()
+    parsed: ParsedRequest = request.scope[REQUEST_KEY]
+    if parsed.is_malformed:
+        raise StatusError(400, "the body is no GraphQL request")
+    context = RequestContext(backend, backend.api_keys.get(key), parsed.quirks)
+    status, body = execute_document(context, parsed.document, parsed.variables, parsed.operation)
+    # Strict JSON: a bare NaN outside the JSONString values would be a bug of this server.
+    text = json.dumps(body, allow_nan=False, separators=(",", ":"))
+    return Response(text, status, media_type="application/json")
+
+
+def _file_stream(backend: Backend, request: Request) -> Response:
+    if _account(backend, request).read_only:
+        raise permission_denied()
+    parsed: ParsedRequest = request.scope[REQUEST_KEY]
+    try:
+        message = json.loads(parsed.body or b"{}")
+    except ValueError as error:
+        raise StatusError(400, "the body is no JSON") from error
+    return JSONResponse(ingest(backend, _run(backend, request), message))
+
+
+def _download(backend: Backend, request: Request) -> Response:
+    _account(backend, request)
+    name = request.path_params["name"]
+    content = backend.files.read(_run(backend, request)["pk"], name)
+    if content is None:
+        raise not_found("file")
+    return Response(content, media_type=mimetypes.guess_type(name)[0])
+
+
+def _account(backend: Backend, request: Request) -> ApiKey:
+    key = read_credential(request.headers.get("authorization"))
+    account = backend.api_keys.get(key or "")
+    if account is None:
+        raise not_logged_in()
+    return account
+
+
+def _run(backend: Backend, request: Request) -> sqlite3.Row:
+    path = (request.path_params[part] for part in ("entity", "project", "run"))
+    run = backend.store.find_run(*path)
+    if run is None:
+        raise not_found("run")
+    return run
