@@ -1,0 +1,141 @@
+"""Live history rows (JSON, one object a row) -> an Arrow table with the logged keys as columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import pyarrow as pa
+
+from wb_ops.tables.columns import Column, chunked, json_text
+from wb_ops.tables.values import FLOAT_NAMES, escape_text, parse_json
+
+# in a table's schema metadata: live rows come after parquet, and their names and texts are exact
+LIVE_MARK = {b"wb_ops": b"live"}
+
+_NUMBERS = {int, float}
+
+
+@dataclass(slots=True)
+class _Cells:
+    """The values of one key and the rows that hold them."""
+
+    rows: list[int] = field(default_factory=list)
+    values: list[object] = field(default_factory=list)
+
+    def add(self, row: int, value: object) -> None:
+        self.rows.append(row)
+        self.values.append(value)
+
+    def spread(self, values: Sequence[object], row_count: int) -> list[object]:
+        """Put values into a list of all rows, None where the key was not logged."""
+        spread: list[object] = [None] * row_count
+        for row, value in zip(self.rows, values, strict=True):
+            spread[row] = value
+        return spread
+
+
+def live_table(rows: Sequence[str | Mapping[str, object]]) -> pa.Table:
+    """Turn history rows as the server's JSON gives them into a table, one row each, in order.
+
+    A key becomes a column in one of the forms of `tables.columns`, named by the key in
+    `escape_text` form; null is "not logged". Objects without `_type` are flattened with dots, as
+    in W&B's parquet, except under a key one of whose dotted names would then mean two things;
+    that key stays one column of JSON cells. A key whose values are all numbers or the strings
+    "NaN", "Infinity", "-Infinity" is numeric. Integers beside floats become floats.
+
+    Args:
+        rows: JSON objects as text, bare NaN allowed, or parsed.
+
+    Raises:
+        ValueError: a row is no JSON object.
+
+    Source: wandb 0.31.0 writes bare NaN into history rows; the server is known to return special
+    floats as strings in places.
+    """
+    columns: dict[str, _Cells] = {}
+    for index, row in enumerate(rows):
+        for key, value in _members(row).items():
+            if value is None:
+                continue
+            if key not in columns:
+                columns[key] = _Cells()
+            columns[key].add(index, value)
+    typed = {
+        escape_text(key)[0]: _column(cells, len(rows)) for key, cells in _flat(columns).items()
+    }
+    schema = pa.schema([column.field(name) for name, column in typed.items()], LIVE_MARK)
+    return pa.table([column.data for column in typed.values()], schema=schema)
+
+
+def _members(row: str | Mapping[str, object]) -> Mapping[str, object]:
+    members = parse_json(row) if isinstance(row, str) else row
+    if not isinstance(members, Mapping):
+        raise ValueError(f"a history row is a JSON {type(members).__name__}, expected an object")
+    return members
+
+
+def _flat(columns: Mapping[str, _Cells]) -> dict[str, _Cells]:
+    """Flatten the keys that hold plain objects, in place of those keys."""
+    leaves = {key: _leaves(key, cells) for key, cells in columns.items() if _is_nested(cells)}
+    flat = {key: cells for key, cells in columns.items() if key not in leaves}
+    for key in sorted(leaves):
+        names = leaves[key]
+        is_unclear = names is None or any(
+            name in flat or (name in columns and name != key) for name in names
+        )
+        flat.update({key: columns[key]} if is_unclear or names is None else names)
+    return flat
+
+
+def _is_nested(cells: _Cells) -> bool:
+    return dict in set(map(type, cells.values)) and any(map(_is_plain_object, cells.values))
+
+
+def _is_plain_object(value: object) -> bool:
+    return isinstance(value, dict) and bool(value) and "_type" not in value
+
+
+def _leaves(key: str, cells: _Cells) -> dict[str, _Cells] | None:
+    """The dotted names under a key, or None where one name means two values of a row."""
+    names: dict[str, _Cells] = {}
+    for row, value in zip(cells.rows, cells.values, strict=True):
+        stack = [(key, value)]
+        while stack:
+            name, value = stack.pop()
+            if isinstance(value, dict) and _is_plain_object(value):
+                stack.extend((f"{name}.{member}", v) for member, v in reversed(value.items()))
+            elif value is not None:
+                leaf = names.setdefault(name, _Cells())
+                if leaf.rows and leaf.rows[-1] == row:
+                    return None
+                leaf.add(row, value)
+    return names
+
+
+def _column(cells: _Cells, row_count: int) -> Column:
+    values, type_ = _typed(cells.values)
+    if type_ is not None:
+        try:
+            return Column(chunked(cells.spread(values, row_count), type_))
+        except (OverflowError, pa.ArrowInvalid, UnicodeEncodeError):
+            pass  # an integer beyond the type, or text with lone surrogates: JSON holds both
+    texts = cells.spread([json_text(value) for value in values], row_count)
+    return Column(chunked(texts, pa.string()), is_json=True)
+
+
+def _typed(values: list[object]) -> tuple[list[object], pa.DataType | None]:
+    """The values, special floats as floats if numeric, and the Arrow type that holds them all."""
+    kinds = set(map(type, values))
+    if kinds <= {*_NUMBERS, str} and _are_numeric(values):
+        numbers = (
+            [float(v) if isinstance(v, str) else v for v in values] if str in kinds else values
+        )
+        return numbers, pa.int64() if kinds == {int} else pa.float64()
+    if kinds == {str}:
+        return values, pa.string()
+    return values, pa.bool_() if kinds == {bool} else None
+
+
+def _are_numeric(values: list[object]) -> bool:
+    return all(type(value) in _NUMBERS or value in FLOAT_NAMES for value in values)

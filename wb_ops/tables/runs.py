@@ -1,0 +1,281 @@
+"""Run objects of the server's GraphQL answers -> the `runs` table."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from wb_ops.tables.schemas import RUNS
+from wb_ops.tables.values import encode_document, escape_text, parse_json, pointers_text
+
+# members of the config document that describe the logging process, not the experiment
+_INTERNAL_CONFIG = ("_wandb", "wandb_version")
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One row of `runs`, before it belongs to a load.
+
+    Attributes are the columns of `schemas.RUNS` (`floats` is `_floats`), and `escaped`: how many
+    unstorable characters were escaped in all its texts.
+    """
+
+    entity: str
+    project: str
+    run_id: str
+    display_name: str | None
+    state: str | None
+    run_group: str | None
+    job_type: str | None
+    sweep: str | None
+    tags: list[str]
+    notes: str | None
+    commit: str | None
+    username: str | None
+    created_at: datetime | None
+    heartbeat_at: datetime | None
+    runtime_s: float | None
+    history_rows: int | None
+    last_step: int | None
+    config: str
+    summary: str
+    floats: str | None
+    content_hash: str
+    escaped: int
+
+
+def runs_table(
+    nodes: Iterable[Mapping[str, object]], *, entity: str, project: str, load_id: str | None
+) -> pa.Table:
+    """Turn GraphQL run objects into a table in the schema `RUNS`, in the given order.
+
+    Raises:
+        ValueError: a run object cannot be read; the message names the run.
+    """
+    rows = [run_row(node, entity=entity, project=project) for node in nodes]
+    constant = {"deleted_at": None, "_load_id": load_id}
+    columns = []
+    for field in RUNS:
+        if field.name in constant:
+            values: list[object] = [constant[field.name]] * len(rows)
+        else:
+            attribute = "floats" if field.name == "_floats" else field.name
+            values = [getattr(row, attribute) for row in rows]
+        columns.append(pa.array(values, field.type))
+    return pa.table(columns, schema=RUNS)
+
+
+def run_row(node: Mapping[str, object], *, entity: str, project: str) -> RunRow:
+    """Turn one GraphQL run object into a row; fields that are not known are ignored.
+
+    A missing or null config or summary is the empty object; null tags are no tags.
+
+    Args:
+        node: `name`, `displayName`, `state`, `config`, `summaryMetrics`, `historyKeys`, ...
+        entity: owner of the project.
+        project: the project.
+
+    Raises:
+        ValueError: a document, time or id cannot be read; the message names the run.
+    """
+    try:
+        return _run_row(node, entity, project)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"run {node.get('name')!r}: {error}") from error
+
+
+def _run_row(node: Mapping[str, object], entity: str, project: str) -> RunRow:
+    config = unwrap_config(_text(node, "config"))
+    summary = _object(_text(node, "summaryMetrics"), "summary")
+    config_document = encode_document(config, "/config")
+    summary_document = encode_document(summary, "/summary")
+    texts = _Texts(node)
+    tags = [texts.storable(tag) for tag in _tags(node)]
+    return RunRow(
+        entity=texts.storable(entity),
+        project=texts.storable(project),
+        run_id=texts.required("name"),
+        display_name=texts.optional("displayName"),
+        state=texts.optional("state"),
+        run_group=texts.optional("group"),
+        job_type=texts.optional("jobType"),
+        sweep=texts.optional("sweepName"),
+        tags=tags,
+        notes=texts.optional("notes"),
+        commit=texts.optional("commit"),
+        username=texts.storable_or_none(_username(node)),
+        created_at=_time(node, "createdAt"),
+        heartbeat_at=_time(node, "heartbeatAt"),
+        runtime_s=_runtime_s(summary),
+        history_rows=_integer(node.get("historyLineCount")),
+        last_step=_last_step(node.get("historyKeys")),
+        config=config_document.text,
+        summary=summary_document.text,
+        floats=pointers_text((*config_document.floats, *summary_document.floats)),
+        content_hash=_node_hash(node, config, summary),
+        escaped=texts.escaped + config_document.escaped + summary_document.escaped,
+    )
+
+
+def unwrap_config(text: str | None) -> dict[str, object]:
+    """Read a config document and take each value out of its `{"value": ...}` wrapper, once.
+
+    A value that is no such wrapper is kept as it is; `_wandb` and `wandb_version` are left out.
+
+    Raises:
+        ValueError: the text is no JSON object.
+
+    Source: the SDK's unwrapping. Done twice, as the SDK does for `api.runs(lazy=False)`, it
+    damages a config value that itself has a member called `value`.
+    """
+    return {
+        key: value["value"] if isinstance(value, dict) and "value" in value else value
+        for key, value in _object(text, "config").items()
+        if key not in _INTERNAL_CONFIG
+    }
+
+
+def parse_server_time(text: str) -> datetime:
+    """Read a time of the server as UTC; a time without zone is UTC already.
+
+    Raises:
+        ValueError: the text is no ISO 8601 time.
+
+    Source: the server sends both `2023-11-05T17:46:35` and `2023-11-05T17:46:35Z`.
+    """
+    time = datetime.fromisoformat(text)
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
+def content_hash(
+    *,
+    display_name: str | None,
+    state: str | None,
+    group: str | None,
+    job_type: str | None,
+    sweep: str | None,
+    tags: Sequence[str],
+    notes: str | None,
+    commit: str | None,
+    username: str | None,
+    config: Mapping[str, object],
+    summary: Mapping[str, object],
+) -> str:
+    """Hash what people can see of a run, so that two hashes are equal when nothing changed.
+
+    Types count: `1`, `1.0`, `"1"` and `true` differ, NaN equals NaN and not the string "NaN".
+    The order of keys and tags does not count. Heartbeat and row counters are not part of it.
+
+    Returns:
+        SHA-256 as hex digits.
+    """
+    fields = [display_name, state, group, job_type, sweep, sorted(tags), notes, commit, username]
+    # Python's own JSON form keeps every type apart and writes a special float as a bare token
+    canonical = json.dumps([*fields, config, summary], sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+
+
+def _node_hash(
+    node: Mapping[str, object], config: dict[str, object], summary: dict[str, object]
+) -> str:
+    return content_hash(
+        display_name=_text(node, "displayName"),
+        state=_text(node, "state"),
+        group=_text(node, "group"),
+        job_type=_text(node, "jobType"),
+        sweep=_text(node, "sweepName"),
+        tags=_tags(node),
+        notes=_text(node, "notes"),
+        commit=_text(node, "commit"),
+        username=_username(node),
+        config=config,
+        summary=summary,
+    )
+
+
+class _Texts:
+    """The text fields of one run object in storable form, counting what was escaped."""
+
+    def __init__(self, node: Mapping[str, object]) -> None:
+        self._node = node
+        self.escaped = 0
+
+    def storable(self, text: str) -> str:
+        escaped, count = escape_text(text)
+        self.escaped += count
+        return escaped
+
+    def storable_or_none(self, text: str | None) -> str | None:
+        return None if text is None else self.storable(text)
+
+    def optional(self, field: str) -> str | None:
+        return self.storable_or_none(_text(self._node, field))
+
+    def required(self, field: str) -> str:
+        text = self.optional(field)
+        if not text:
+            raise ValueError(f"the field {field} is missing")
+        return text
+
+
+def _text(node: Mapping[str, object], field: str) -> str | None:
+    value = node.get(field)
+    if value is None or isinstance(value, str):
+        return value
+    raise ValueError(f"the field {field} is {type(value).__name__}, expected text")
+
+
+def _object(text: str | None, what: str) -> dict[str, object]:
+    value = parse_json(text) if text else {}
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ValueError(f"the {what} is a JSON {type(value).__name__}, expected an object")
+    return value
+
+
+def _tags(node: Mapping[str, object]) -> list[str]:
+    tags = node.get("tags") or []
+    if not isinstance(tags, list):
+        raise ValueError(f"tags is {type(tags).__name__}, expected a list")
+    return [str(tag) for tag in tags]
+
+
+def _username(node: Mapping[str, object]) -> str | None:
+    user = node.get("user")
+    return _text(user, "username") if isinstance(user, Mapping) else None
+
+
+def _time(node: Mapping[str, object], field: str) -> datetime | None:
+    text = _text(node, field)
+    return parse_server_time(text) if text else None
+
+
+def _integer(value: object) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def _runtime_s(summary: Mapping[str, object]) -> float | None:
+    runtime_s = _number(summary.get("_runtime"))
+    if runtime_s is not None:
+        return runtime_s
+    internal = summary.get("_wandb")
+    return _number(internal.get("runtime")) if isinstance(internal, dict) else None
+
+
+def _last_step(history_keys: object) -> int | None:
+    """Read `historyKeys.lastStep`; the server sends an object, its text, or null."""
+    if isinstance(history_keys, str):
+        history_keys = parse_json(history_keys) if history_keys else None
+    return _integer(history_keys.get("lastStep")) if isinstance(history_keys, Mapping) else None

@@ -1,0 +1,211 @@
+"""JSON values that survive a warehouse: special floats, big integers, unstorable characters.
+
+A warehouse's JSON type takes strict JSON in valid UTF-8 without NUL. W&B's documents are not
+that: they hold bare `NaN` and `Infinity`, and logged strings may hold NUL or lone surrogates.
+`encode_document` turns any such document into strict JSON and `decode_document` turns it back.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+FLOAT_NAMES = frozenset({"NaN", "Infinity", "-Infinity"})
+
+_DECODER = json.JSONDecoder(strict=False)
+_ESCAPE = "\N{SYMBOL FOR ESCAPE}"
+_UNSTORABLE = re.compile(f"[\x00\ud800-\udfff{_ESCAPE}]")
+_ESCAPED = re.compile(f"{_ESCAPE}([0-9A-F]{{4}})")
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedDocument:
+    """Strict JSON text and what is needed to read it back.
+
+    Attributes:
+        text: JSON in valid UTF-8, with special floats as the strings of `FLOAT_NAMES`.
+        floats: RFC 6901 pointers of those strings, in document order. A pointer names the keys
+            as they stand in `text`, that is escaped.
+        escaped: how many characters were escaped.
+    """
+
+    text: str
+    floats: tuple[str, ...]
+    escaped: int
+
+
+def parse_json(text: str) -> object:
+    """Parse JSON as W&B writes it.
+
+    Bare `NaN`, `Infinity` and raw control characters are accepted, integers are exact, and of
+    a key that occurs twice the last value wins.
+
+    Raises:
+        ValueError: the text is not JSON, is nested deeper than Python's recursion limit, or holds
+            an integer of more than 4,300 digits.
+
+    Source: W&B's SDK parses these fields with `json.loads`, then again with `strict=False`.
+    """
+    try:
+        return _DECODER.decode(text)
+    except RecursionError as error:
+        raise ValueError("the JSON is nested too deeply") from error
+
+
+def is_media(value: object) -> bool:
+    """Tell whether a value is one of W&B's typed objects (histogram, image, table, ...)."""
+    return isinstance(value, Mapping) and "_type" in value
+
+
+def escape_text(text: str) -> tuple[str, int]:
+    """Replace what a warehouse cannot store, reversibly, and count the replacements.
+
+    NUL, lone surrogates and U+241B itself become U+241B and four upper-case hex digits.
+    """
+    return _UNSTORABLE.subn(lambda match: f"{_ESCAPE}{ord(match[0]):04X}", text)
+
+
+def unescape_text(text: str) -> str:
+    """Undo `escape_text`."""
+    return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
+
+
+def encode_document(value: object, prefix: str = "") -> EncodedDocument:
+    """Write a JSON value as strict JSON that `decode_document` reads back exactly.
+
+    Key order is kept, integers are exact, floats are the shortest text that reads back the same.
+
+    Args:
+        value: what `parse_json` returns: dicts with string keys, lists, scalars.
+        prefix: a JSON pointer put in front of every pointer in `floats`.
+
+    Raises:
+        TypeError: the value holds something that JSON has no form for.
+    """
+    text = _plain_dumps(value)
+    if text is not None:
+        return EncodedDocument(text, (), 0)
+    encoder = _Encoder()
+    storable = encoder.storable(value, prefix)
+    return EncodedDocument(_dumps(storable), tuple(encoder.floats), encoder.escaped)
+
+
+def pointers_text(pointers: Iterable[str]) -> str | None:
+    """Write pointers of special floats as a `_floats` cell: a JSON list, None when there are none.
+
+    Pointers name escaped keys, so they are storable as they are; `json.loads` reads the cell.
+    """
+    listed = list(pointers)
+    return _dumps(listed) if listed else None
+
+
+def decode_document(text: str, floats: Iterable[str], prefix: str = "") -> object:
+    """Read a document that `encode_document` wrote.
+
+    Args:
+        text: the document.
+        floats: its pointers; those outside `prefix` belong to other documents and are skipped.
+        prefix: the prefix that was given to `encode_document`.
+
+    Raises:
+        ValueError: the text is not JSON.
+        LookupError: a pointer leads nowhere in the document.
+    """
+    root = [json.loads(text)]
+    for pointer in floats:
+        if pointer == prefix or pointer.startswith(prefix + "/"):
+            _restore_float(root, pointer[len(prefix) :])
+    return _unescaped(root[0]) if _ESCAPE in text else root[0]
+
+
+def _dumps(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
+
+def _plain_dumps(value: object) -> str | None:
+    """The JSON text of a value that needs no help, else None; most documents are of this kind."""
+    try:
+        text = _dumps(value)
+    except ValueError:
+        return None
+    # json.dumps writes NUL as \u0000; a surrogate or U+241B stands in the text as itself
+    return None if "\\u0000" in text or _UNSTORABLE.search(text) else text
+
+
+class _Encoder:
+    """One walk over a document, collecting pointers of special floats and counting escapes."""
+
+    def __init__(self) -> None:
+        self.floats: list[str] = []
+        self.escaped = 0
+
+    def storable(self, value: object, pointer: str) -> object:
+        if isinstance(value, str):
+            return self._text(value)
+        if isinstance(value, float) and not math.isfinite(value):
+            self.floats.append(pointer)
+            return float_name(value)
+        if isinstance(value, dict):
+            return {
+                key: self.storable(v, f"{pointer}/{_token(key)}") for key, v in self._items(value)
+            }
+        if isinstance(value, (list, tuple)):
+            return [self.storable(v, f"{pointer}/{i}") for i, v in enumerate(value)]
+        return value
+
+    def _items(self, value: dict[str, object]) -> list[tuple[str, object]]:
+        return [(self._text(key), member) for key, member in value.items()]
+
+    def _text(self, text: str) -> str:
+        escaped, count = escape_text(text)
+        self.escaped += count
+        return escaped
+
+
+def float_name(value: float) -> str:
+    """Name a special float as JavaScript and W&B's server do."""
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _token(key: str) -> str:
+    return key.replace("~", "~0").replace("/", "~1")
+
+
+def _restore_float(root: list[object], pointer: str) -> None:
+    """Turn the string at a pointer below `root[0]` back into a float, in place."""
+    parent: object = root
+    *path, last = ["0", *(_key(token) for token in pointer.split("/")[1:])]
+    for token in path:
+        parent = _member(parent, token)
+    number = float(str(_member(parent, last)))
+    if isinstance(parent, list):
+        parent[int(last)] = number
+    elif isinstance(parent, dict):
+        parent[last] = number
+
+
+def _member(parent: object, token: str) -> object:
+    if isinstance(parent, list):
+        return parent[int(token)]
+    if isinstance(parent, dict):
+        return parent[token]
+    raise LookupError(f"a float pointer leads through a scalar at {token!r}")
+
+
+def _key(token: str) -> str:
+    return token.replace("~1", "/").replace("~0", "~")
+
+
+def _unescaped(value: object) -> object:
+    if isinstance(value, str):
+        return unescape_text(value)
+    if isinstance(value, dict):
+        return {unescape_text(key): _unescaped(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_unescaped(member) for member in value]
+    return value
