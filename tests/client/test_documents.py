@@ -1,0 +1,74 @@
+"""Splicing: our members change, everybody else's text stays."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wb_ops import MalformedResponse
+from wb_ops.client.documents import dump_value, splice, split_members
+from wb_ops.client.writing import same_json
+
+MESSY = (
+    '{"a": 1.0, "b":{"_type":"histogram","bins":[1e400, NaN]},'
+    '"_wandb": {"runtime":3}, "ü":"\\u00fc"}'
+)
+
+
+def test_others_keep_their_text():
+    after = splice(MESSY, {"new": "3", "a": "2"})
+    before, now = split_members(MESSY), split_members(after)
+    assert now == {**before, "a": "2", "new": "3"}
+    assert now["b"] == '{"_type":"histogram","bins":[1e400, NaN]}'
+    assert now["ü"] == '"\\u00fc"'
+
+
+def test_removed_members_are_gone():
+    assert set(split_members(splice(MESSY, {}, ["b", "not there"]))) == {"a", "_wandb", "ü"}
+
+
+@pytest.mark.parametrize("text", [None, "", "null", "{}", " { } "])
+def test_nothing_is_an_empty_document(text: str | None):
+    assert splice(text, {"a": "1"}) == '{"a": 1}'
+
+
+@pytest.mark.parametrize("text", ["[1]", '{"a" 1}', '{"a": }', '{"a": 1', "text"])
+def test_what_is_no_object_is_refused(text: str):
+    with pytest.raises(MalformedResponse):
+        split_members(text)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), values), st.dictionaries(st.text(), values))
+def test_a_splice_is_a_merge(held: dict, ours: dict):
+    spliced = splice(json.dumps(held), {name: dump_value(value) for name, value in ours.items()})
+    assert same_json(spliced, json.dumps({**held, **ours}))
+
+
+def test_values_of_numpy_are_plain():
+    texts = [dump_value(value) for value in (np.float64(0.5), np.int64(3), [np.bool_(True)])]
+    assert texts == ["0.5", "3", "[true]"]
+    assert dump_value(math.inf) == "Infinity"
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("NaN", "NaN", True), ("NaN", '"NaN"', True), ("1", "1.0", True), ("1", "true", False),
+        ("0.1", "0.10", True), ('{"a":1,"b":2}', '{"b":2,"a":1}', True), ("null", None, False),
+        ("9007199254740993", "9007199254740992", False), ('"a"', '"b"', False),
+    ],
+)  # fmt: skip
+def test_sameness_is_typed(one: str, other: str | None, same: bool):
+    assert same_json(one, other) is same

@@ -1,0 +1,201 @@
+"""Faults on the wire: the class, the advice, and what is tried again in process."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import requests
+import urllib3
+
+from wb_ops import (
+    Api,
+    CommError,
+    ConnectionFailed,
+    InvalidRequest,
+    MalformedResponse,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    RateLimited,
+    RequestTimeout,
+    ServerUnavailable,
+)
+from wb_ops.client.pacing import asked_wait_s
+from wb_ops.client.transport import _mapped
+from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.settings import Settings
+
+RUNS = Matcher(operation="Runs")
+WRITE = Matcher(operation="UpsertBucket")
+
+
+@pytest.fixture
+def impatient(server: DevServer) -> Api:
+    """Tries three times, and waits up to 2 s for a limit."""
+    server.seed_run("ann", "trials", "r1", summary={"loss": 1})
+    settings = Settings(api_key=server.api_key, base_url=server.url, timeout_s=1.0)
+    return Api(settings=replace(settings, max_attempts=3, max_wait_s=2.0))
+
+
+def listing(api: Api) -> list[str]:
+    return [run.id for run in api.runs("ann/trials")]
+
+
+def test_a_limit_is_waited_for_exactly(server: DevServer, impatient: Api):
+    server.faults.add(Fault(RUNS, Responder.rate_limited(1)))
+    assert listing(impatient) == ["r1"]
+    refused, answered = [one.time for one in server.requests]
+    assert answered - refused >= 1.0
+
+
+def test_a_longer_wait_than_allowed_is_passed_up_at_once(server: DevServer, impatient: Api):
+    server.faults.add(Fault(RUNS, Responder.rate_limited(30), times=None))
+    with pytest.raises(RateLimited) as caught:
+        listing(impatient)
+    assert (caught.value.retry_after_s, caught.value.http_status) == (30, 429)
+    with pytest.raises(RateLimited):
+        listing(impatient)
+    assert len(server.requests) == 1, "nobody asks again before the time has passed"
+
+
+def test_a_limit_for_ever_is_bounded(server: DevServer, impatient: Api):
+    server.faults.add(Fault(RUNS, Responder.rate_limited(0.1), times=None))
+    with pytest.raises(RateLimited) as caught:
+        listing(impatient)
+    assert caught.value.attempts == 3
+    assert len(server.requests) == 3
+
+
+def test_a_spent_budget_holds_the_next_request_back(server: DevServer, impatient: Api):
+    spent = {"RateLimit-Remaining": "0", "RateLimit-Reset": "0.5"}
+    server.faults.add(Fault(RUNS, Responder(status=None, headers=spent)))
+    assert listing(impatient) == listing(impatient) == ["r1"]
+    first, second = [one.time for one in server.requests]
+    assert second - first >= 0.5
+
+
+@pytest.mark.parametrize(
+    ("responder", "cls"),
+    [
+        (Responder.error(502), ServerUnavailable),
+        (Responder.error(503), ServerUnavailable),
+        (Responder.error(500), ServerUnavailable),
+        (Responder.error(408), RequestTimeout),
+        (Responder.reset(), ConnectionFailed),
+        (Responder.cut_body(), MalformedResponse),
+        (Responder.html(), MalformedResponse),
+    ],
+    ids=["502", "503", "500", "408", "reset", "cut", "html"],
+)
+class TestTransient:
+    def test_once_is_survived(
+        self, server: DevServer, impatient: Api, responder: Responder, cls: type[CommError]
+    ):
+        server.faults.add(Fault(RUNS, responder))
+        assert listing(impatient) == ["r1"]
+
+    def test_for_ever_is_our_error(
+        self, server: DevServer, impatient: Api, responder: Responder, cls: type[CommError]
+    ):
+        server.faults.add(Fault(RUNS, responder, times=None))
+        with pytest.raises(cls) as caught:
+            listing(impatient)
+        assert caught.value.attempts == 3
+        assert caught.value.advice.kind == "backoff"
+
+
+def test_a_list_that_failed_is_not_taken_for_a_short_one(server: DevServer, impatient: Api):
+    runs = impatient.runs("ann/trials")
+    server.faults.add(Fault(RUNS, Responder.error(502), times=3))
+    with pytest.raises(ServerUnavailable):
+        len(runs)
+    assert [run.id for run in runs] == ["r1"]
+
+
+@pytest.mark.parametrize(
+    ("status", "cls"),
+    [(400, InvalidRequest), (403, PermissionDenied), (404, NotFound), (422, InvalidRequest)],
+)
+def test_refusals_are_not_tried_again(
+    server: DevServer, impatient: Api, status: int, cls: type[CommError]
+):
+    server.faults.add(Fault(RUNS, Responder.error(status, "no")))
+    with pytest.raises(cls):
+        listing(impatient)
+    assert len(server.requests) == 1
+
+
+def test_a_missing_project_names_itself(impatient: Api):
+    with pytest.raises(NotFound, match="ann/nothing") as caught:
+        list(impatient.runs("ann/nothing"))
+    assert caught.value.facts["path"] == "ann/nothing"
+
+
+def test_a_slow_answer_is_a_timeout(server: DevServer, impatient: Api):
+    server.faults.add(Fault(Matcher(operation="Run"), Responder.slow(3.0)))
+    once = replace(impatient.transport.settings, max_attempts=1)
+    with pytest.raises(RequestTimeout):
+        Api(settings=once).run("ann/trials/r1")
+
+
+def test_a_write_whose_answer_is_lost_is_settled_by_reading(server: DevServer, impatient: Api):
+    server.faults.add(Fault(WRITE, Responder.lost_answer()))
+    run = impatient.run("ann/trials/r1")
+    run.summary.update({"best": 2})
+    assert dict(run.summary) == {"loss": 1, "best": 2}
+    assert server.requests.operations().count("UpsertBucket") == 1
+
+
+def test_a_write_that_never_arrived_is_said_so(server: DevServer, impatient: Api):
+    server.faults.add(Fault(WRITE, Responder.reset()))
+    with pytest.raises(OutcomeUnknown, match="best"):
+        impatient.run("ann/trials/r1").summary.update({"best": 2})
+    assert server.requests.operations().count("UpsertBucket") == 1
+
+
+def test_nothing_listens(tmp_path):
+    settings = Settings(api_key="k" * 40, base_url="http://127.0.0.1:1", max_attempts=1)
+    with pytest.raises(ConnectionFailed):
+        _ = Api(settings=settings).viewer
+
+
+def exceptions_of(module: object, root: type[Exception]) -> list[type[Exception]]:
+    found = [value for value in vars(module).values() if isinstance(value, type)]
+    return [cls for cls in found if issubclass(cls, root)]
+
+
+FOREIGN = exceptions_of(requests.exceptions, requests.RequestException) + exceptions_of(
+    urllib3.exceptions, urllib3.exceptions.HTTPError
+)
+
+
+@pytest.mark.parametrize("cls", FOREIGN, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
+def test_every_exception_of_the_http_libraries_is_mapped(cls: type[Exception]):
+    foreign = cls.__new__(cls)
+    with pytest.raises(CommError), _mapped({"operation": "Runs"}, is_write=False):
+        raise foreign
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "seconds"),
+    [
+        (429, {"Retry-After": "12"}, 12),
+        (429, {"Retry-After": "1.5"}, 1.5),
+        (429, {"RateLimit-Reset": "9"}, 9),
+        (200, {"RateLimit-Remaining": "0", "RateLimit-Reset": "9"}, 9),
+        (200, {"RateLimit-Remaining": "10", "RateLimit-Reset": "9"}, None),
+        (429, {"Retry-After": "-1"}, None),
+        (429, {"Retry-After": "soon"}, None),
+        (500, {"Retry-After": "12"}, None),
+    ],
+)
+def test_what_an_answer_asks_to_wait(status: int, headers: dict[str, str], seconds: float | None):
+    assert asked_wait_s(status, headers) == seconds
+
+
+def test_a_wait_may_be_a_date():
+    seconds = asked_wait_s(429, {"Retry-After": "Fri, 31 Dec 2999 23:59:59 GMT"})
+    assert seconds is not None
+    assert seconds > 1e9
+    assert asked_wait_s(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}) == 0

@@ -1,0 +1,155 @@
+"""Every GraphQL document that is ever sent, with its name and kind.
+
+Source: captured from SDK 0.31.0; an unknown field would be an error, so only fields that the
+SDK itself selects are used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One GraphQL request: its document and its variables.
+
+    `is_write` decides what a lost answer means: a query is asked again, a write is verified.
+    """
+
+    name: str
+    document: str
+    variables: Mapping[str, object] = field(default_factory=dict)
+    is_write: bool = False
+
+
+RUN_FIELDS = """
+  id name displayName state group jobType sweepName tags notes commit readOnly
+  createdAt heartbeatAt historyLineCount historyKeys config summaryMetrics
+  user { name username }
+"""
+
+VIEWER = "query Viewer { viewer { id entity username email teams { edges { node { name } } } } }"
+
+RUNS = f"""
+query Runs($entity: String!, $project: String!, $cursor: String, $perPage: Int,
+           $order: String, $filters: JSONString) {{
+  project(name: $project, entityName: $entity) {{
+    runCount(filters: $filters)
+    runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {{
+      edges {{ node {{ {RUN_FIELDS} }} cursor }}
+      pageInfo {{ endCursor hasNextPage }}
+    }}
+  }}
+}}
+"""
+
+RUN = f"""
+query Run($entity: String!, $project: String!, $name: String!) {{
+  project(name: $project, entityName: $entity) {{
+    run(name: $name) {{ {RUN_FIELDS} }}
+  }}
+}}
+"""
+
+HISTORY_SOURCES = """
+query RunParquetHistory($entity: String!, $project: String!, $name: String!,
+                        $liveKeys: [String!]!) {
+  project(name: $project, entityName: $entity) {
+    run(name: $name) {
+      historyLineCount historyKeys
+      parquetHistory(liveKeys: $liveKeys) { parquetUrls liveData }
+    }
+  }
+}
+"""
+
+HISTORY_COUNTERS = """
+query RunHistoryKeys($entity: String!, $project: String!, $name: String!) {
+  project(name: $project, entityName: $entity) {
+    run(name: $name) { historyLineCount historyKeys }
+  }
+}
+"""
+
+HISTORY_PAGE = """
+query HistoryPage($entity: String!, $project: String!, $name: String!,
+                  $minStep: Int64!, $maxStep: Int64!, $samples: Int!) {
+  project(name: $project, entityName: $entity) {
+    run(name: $name) { history(minStep: $minStep, maxStep: $maxStep, samples: $samples) }
+  }
+}
+"""
+
+SAMPLED_HISTORY = """
+query RunSampledHistory($entity: String!, $project: String!, $name: String!,
+                        $specs: [JSONString!]!) {
+  project(name: $project, entityName: $entity) {
+    run(name: $name) { sampledHistory(specs: $specs) }
+  }
+}
+"""
+
+FULL_HISTORY = """
+query RunFullHistory($entity: String!, $project: String!, $name: String!, $samples: Int) {
+  project(name: $project, entityName: $entity) {
+    run(name: $name) { history(samples: $samples) }
+  }
+}
+"""
+
+EVENTS = """
+query RunEvents($entity: String!, $project: String!, $name: String!, $samples: Int) {
+  project(name: $project, entityName: $entity) {
+    run(name: $name) { events(samples: $samples) }
+  }
+}
+"""
+
+FILES = """
+query RunFiles($entity: String!, $project: String!, $name: String!, $fileCursor: String,
+               $fileLimit: Int, $fileNames: [String]) {
+  project(name: $project, entityName: $entity) {
+    run(name: $name) {
+      files(names: $fileNames, after: $fileCursor, first: $fileLimit) {
+        edges { node { id name url directUrl sizeBytes mimetype updatedAt md5 } cursor }
+        pageInfo { endCursor hasNextPage }
+      }
+    }
+  }
+}
+"""
+
+# One GraphQL field of a run -> its type in UpsertBucketInput.
+_UPSERT_TYPES = {
+    "id": "String",
+    "summaryMetrics": "JSONString",
+    "config": "JSONString",
+    "tags": "[String!]",
+    "notes": "String",
+    "displayName": "String",
+    "groupName": "String",
+    "jobType": "String",
+}
+
+
+def upsert_buckets(changes: Sequence[Mapping[str, object]]) -> Operation:
+    """Build one mutation that changes many runs; each change has `id` and the changed fields.
+
+    Only the fields that are given are sent: a field left out stays as it is, a field that is
+    sent replaces the server's whole value.
+    """
+    declared: list[str] = []
+    selected: list[str] = []
+    variables: dict[str, object] = {}
+    for index, change in enumerate(changes):
+        inputs = []
+        for name, value in change.items():
+            variable = f"{name}{index}"
+            declared.append(f"${variable}: {_UPSERT_TYPES[name]}")
+            inputs.append(f"{name}: ${variable}")
+            variables[variable] = value
+        fields = ", ".join(inputs)
+        selected.append(f"  run{index}: upsertBucket(input: {{{fields}}}) {{ bucket {{ id }} }}")
+    document = f"mutation UpsertBucket({', '.join(declared)}) {{\n" + "\n".join(selected) + "\n}"
+    return Operation("UpsertBucket", document, variables, is_write=True)

@@ -1,0 +1,100 @@
+"""One request budget for all threads of a process, set by what W&B's own headers say."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from wb_ops.errors import RateLimited
+
+
+class RequestBudget:
+    """When the next request may be sent. Shared by every client of one key on one server.
+
+    Source: W&B's rate limit page: `RateLimit-Remaining` is scaled 0-1000, `RateLimit-Reset` is
+    in seconds, `Retry-After` is in seconds or an HTTP date.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._not_before = 0.0
+        self.waited_s = 0.0
+
+    def observe(self, status: int, headers: Mapping[str, str]) -> None:
+        """Note what an answer says about the time of the next request."""
+        if (wait_s := asked_wait_s(status, headers)) is not None:
+            with self._lock:
+                self._not_before = max(self._not_before, self._clock() + wait_s)
+
+    def take(self, sleep: Callable[[float], None], max_wait_s: float) -> None:
+        """Return when a request may be sent; other threads' findings count too.
+
+        Raises:
+            RateLimited: the wait is longer than `max_wait_s` (retry: after that wait).
+        """
+        while (wait_s := self._wait_s()) > 0:
+            if wait_s > max_wait_s:
+                raise RateLimited(
+                    f"W&B's request limit is spent for another {wait_s:.0f} s.",
+                    retry_after_s=wait_s,
+                )
+            self.waited_s += wait_s
+            sleep(wait_s)
+
+    def _wait_s(self) -> float:
+        with self._lock:
+            return self._not_before - self._clock()
+
+
+_budgets: dict[tuple[str, bytes], RequestBudget] = {}
+_budgets_lock = threading.Lock()
+
+
+def shared_budget(base_url: str, api_key: str) -> RequestBudget:
+    """Return this process's budget for one key on one server."""
+    name = (base_url, hashlib.sha256(api_key.encode()).digest())
+    with _budgets_lock:
+        return _budgets.setdefault(name, RequestBudget())
+
+
+def asked_wait_s(status: int, headers: Mapping[str, str]) -> float | None:
+    """Seconds that an answer asks to wait before the next request, or None.
+
+    `Retry-After` counts on 429 and 503; `RateLimit-Reset` where nothing remains.
+    """
+    if status in (429, 503):
+        retry_after = _seconds(headers.get("Retry-After"))
+        if retry_after is not None:
+            return retry_after
+    remaining = _number(headers.get("RateLimit-Remaining"))
+    if status == 429 or (remaining is not None and remaining <= 0):
+        return _number(headers.get("RateLimit-Reset"))
+    return None
+
+
+def _seconds(value: str | None) -> float | None:
+    if value is None:
+        return None
+    number = _number(value)
+    if number is not None:
+        return number
+    try:
+        when = parsedate_to_datetime(value)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max(0.0, (when - datetime.now(UTC)).total_seconds())
+
+
+def _number(value: str | None) -> float | None:
+    try:
+        number = float(value) if value is not None else -1.0
+    except ValueError:
+        return None
+    return number if 0 <= number < float("inf") else None

@@ -1,0 +1,163 @@
+"""Status and body -> value or error: the one table that decides what an answer means."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from wb_ops.client.pacing import asked_wait_s
+from wb_ops.errors import (
+    AuthenticationFailed,
+    CommError,
+    Facts,
+    InvalidRequest,
+    MalformedResponse,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    RateLimited,
+    RequestTimeout,
+    ServerUnavailable,
+)
+
+MAX_MESSAGE_CHARS = 500
+
+_STATUS_ERRORS: dict[int, type[CommError]] = {
+    401: AuthenticationFailed,
+    403: PermissionDenied,
+    404: NotFound,
+    410: NotFound,
+    408: RequestTimeout,
+    425: ServerUnavailable,
+    429: RateLimited,
+}
+
+# GraphQL errors come in a 200 with a text only; these are the words that W&B uses.
+_MESSAGE_ERRORS: tuple[tuple[tuple[str, ...], type[CommError]], ...] = (
+    (("rate limit", "too many requests"), RateLimited),
+    (
+        ("permission denied", "forbidden", "not authorized", "read-only", "access denied"),
+        PermissionDenied,
+    ),
+    (("unauthenticated", "must be logged in", "invalid api key"), AuthenticationFailed),
+    (("not found", "could not find", "does not exist"), NotFound),
+    (
+        (
+            "internal error",
+            "internal system error",
+            "context deadline exceeded",
+            "timed out",
+            "timeout",
+            "temporarily unavailable",
+            "service unavailable",
+        ),
+        ServerUnavailable,
+    ),
+)
+
+_REMEDIES: dict[type[CommError], str] = {
+    AuthenticationFailed: "Check the API key and that it belongs to this server.",
+    PermissionDenied: "Ask the project's owner for access, or use another key.",
+    NotFound: "Check entity, project and run id; W&B answers alike where access is missing.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """One answer, read to its end."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def request_id(self) -> str | None:
+        """The server's id of the request, which W&B's support asks for."""
+        return self.headers.get("X-Request-Id") or self.headers.get("X-Cloud-Trace-Context")
+
+
+def read_graphql(response: Response, facts: Facts, *, is_write: bool) -> dict[str, Any]:
+    """Return `data` of a GraphQL answer.
+
+    Raises:
+        CommError: the class and advice of the design's table.
+    """
+    facts = {**facts, "http_status": response.status, "request_id": response.request_id}
+    if not 200 <= response.status < 300:
+        raise status_error(response, facts, is_write=is_write)
+    try:
+        answer = json.loads(response.body)
+    except ValueError as exc:
+        raise _unreadable("is not JSON", facts, is_write, exc) from exc
+    if not isinstance(answer, dict):
+        raise _unreadable("is not a JSON object", facts, is_write, None)
+    if messages := _messages(answer):
+        raise _message_error("; ".join(messages), response, facts)
+    data = answer.get("data")
+    if not isinstance(data, dict):
+        raise _unreadable("has neither data nor errors", facts, is_write, None)
+    return data
+
+
+def status_error(response: Response, facts: Facts, *, is_write: bool = False) -> CommError:
+    """Map an answer outside 2xx to its error."""
+    status = response.status
+    text = _error_text(response.body)
+    what = f"{facts.get('operation')} {facts.get('path') or ''}".strip()
+    if is_write and status >= 500:
+        return OutcomeUnknown(
+            f"{what}: HTTP {status} to a write; it may have been carried out. {text}", **facts
+        )
+    default = ServerUnavailable if status >= 500 else InvalidRequest
+    cls = _STATUS_ERRORS.get(status, default)
+    facts = {**facts, "retry_after_s": asked_wait_s(status, response.headers)}
+    return cls(f"{what}: HTTP {status}. {text} {_REMEDIES.get(cls, '')}".strip(), **facts)
+
+
+def missing(kind: str, facts: Facts) -> NotFound:
+    """The error for a null project or run in a 200."""
+    return NotFound(f"No such {kind}: {facts.get('path')}. {_REMEDIES[NotFound]}", **facts)
+
+
+def _message_error(text: str, response: Response, facts: Facts) -> CommError:
+    lowered = text.lower()
+    cls = next(
+        (cls for words, cls in _MESSAGE_ERRORS if any(word in lowered for word in words)),
+        InvalidRequest,
+    )
+    if cls is RateLimited:
+        facts = {**facts, "retry_after_s": asked_wait_s(429, response.headers)}
+    message = f"{facts.get('operation')} {facts.get('path') or ''}: {_cut(text)}"
+    return cls(f"{message} {_REMEDIES.get(cls, '')}".strip(), **facts)
+
+
+def _unreadable(what: str, facts: Facts, is_write: bool, exc: Exception | None) -> CommError:
+    cls = OutcomeUnknown if is_write else MalformedResponse
+    return cls(f"{facts.get('operation')}: the answer {what}.", exc, **facts)
+
+
+def _messages(answer: Mapping[str, Any]) -> list[str]:
+    """The texts of an answer's errors, in each of the forms that W&B uses."""
+    errors = answer.get("errors") or ([answer["error"]] if answer.get("error") else [])
+    if not isinstance(errors, list):
+        errors = [errors]
+    return [
+        str(error.get("message", error)) if isinstance(error, dict) else str(error)
+        for error in errors
+    ]
+
+
+def _error_text(body: bytes) -> str:
+    try:
+        answer = json.loads(body)
+    except ValueError:
+        text = body.decode("utf-8", "replace")
+        return "" if "<html" in text.lower() else _cut(text)
+    return _cut("; ".join(_messages(answer)) if isinstance(answer, dict) else "")
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_MESSAGE_CHARS else text[:MAX_MESSAGE_CHARS] + "…"

@@ -1,0 +1,379 @@
+"""Runs and Run under the names that W&B's guide uses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property, partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, overload
+from urllib.parse import quote
+
+from wb_ops.client.documents import dump_value
+from wb_ops.client.files import File, fetch_file, iter_files
+from wb_ops.client.history import HistoryReader, sampled_history
+from wb_ops.client.paging import MAX_PAGE_SIZE
+from wb_ops.client.source import Node, RunSource
+from wb_ops.client.summary import Summary
+from wb_ops.client.writing import Change, write_changes
+from wb_ops.errors import CommError, InvalidRequest, NotFound, OutcomeUnknown
+from wb_ops.tables.runs import parse_server_time, unwrap_config
+from wb_ops.tables.values import parse_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import pyarrow as pa
+
+log = logging.getLogger("wb_ops")
+
+# An attribute of Run that can be set -> the input field that carries it.
+_FIELDS = {
+    "name": "displayName",
+    "tags": "tags",
+    "notes": "notes",
+    "group": "groupName",
+    "job_type": "jobType",
+}
+
+
+class Run:
+    """One W&B run, as it was when it was read.
+
+    `id` is the run id in its URL; `name` is the display name.
+    """
+
+    def __init__(self, source: RunSource, reader: HistoryReader, node: Node) -> None:
+        self._source = source
+        self._reader = reader
+        self._load(node)
+
+    def _load(self, node: Node) -> None:
+        self._node = node
+        for name in ("config", "summary", "_config_as_read"):
+            self.__dict__.pop(name, None)
+        self.name: str | None = node.get("displayName")
+        self.tags: list[str] = list(node.get("tags") or [])
+        self.notes: str | None = node.get("notes")
+        self.group: str | None = node.get("group")
+        self.job_type: str | None = node.get("jobType")
+
+    def __repr__(self) -> str:
+        return f"<Run {'/'.join(self.path)} ({self.state})>"
+
+    @property
+    def id(self) -> str:
+        """The run id, unique in its project."""
+        return str(self._node["name"])
+
+    @property
+    def storage_id(self) -> str:
+        """The server's global id, which writes address."""
+        return str(self._node["id"])
+
+    @property
+    def entity(self) -> str:
+        """The team or user that owns the project."""
+        return self._source.entity
+
+    @property
+    def project(self) -> str:
+        """The project's name."""
+        return self._source.project
+
+    @property
+    def path(self) -> list[str]:
+        """[entity, project, run id]."""
+        return [self.entity, self.project, self.id]
+
+    @property
+    def url(self) -> str:
+        """The run's page on the server that it was read from."""
+        base = self._source.transport.settings.base_url
+        app = base.replace("://api.wandb.", "://wandb.", 1)
+        entity, project, run_id = (quote(part, safe="") for part in self.path)
+        return f"{app}/{entity}/{project}/runs/{run_id}"
+
+    @property
+    def state(self) -> str:
+        """running, finished, failed, crashed, killed, pending, preempting, preempted, or newer."""
+        return str(self._node.get("state") or "unknown")
+
+    @property
+    def commit(self) -> str | None:
+        """The git commit that the run was started from."""
+        return self._node.get("commit")
+
+    @property
+    def created_at(self) -> datetime | None:
+        """When the run was created, UTC, by the server's clock."""
+        return _time(self._node.get("createdAt"))
+
+    @property
+    def heartbeat_at(self) -> datetime | None:
+        """When the run last wrote, UTC, by the server's clock; a later edit does not move it."""
+        return _time(self._node.get("heartbeatAt"))
+
+    @property
+    def username(self) -> str | None:
+        """Who started the run; None for a deleted account."""
+        return (self._node.get("user") or {}).get("username")
+
+    @property
+    def sweep_name(self) -> str | None:
+        """The id of the sweep that the run belongs to."""
+        return self._node.get("sweepName")
+
+    @property
+    def read_only(self) -> bool:
+        """Whether the server refuses changes with this key."""
+        return bool(self._node.get("readOnly"))
+
+    @property
+    def history_line_count(self) -> int:
+        """How many history rows the server counted when this run was read."""
+        return int(self._node.get("historyLineCount") or 0)
+
+    @property
+    def lastHistoryStep(self) -> int:
+        """The last step the server knows of, or -1."""
+        keys = self._node.get("historyKeys")
+        parsed = parse_json(keys) if isinstance(keys, str) else keys
+        step = (parsed or {}).get("lastStep") if isinstance(parsed, dict | None) else None
+        return -1 if step is None else int(step)
+
+    @cached_property
+    def config(self) -> dict[str, Any]:
+        """The config, unwrapped once, without W&B's own `_wandb`. Change it and call `update()`."""
+        return unwrap_config(self._node.get("config"))
+
+    @cached_property
+    def _config_as_read(self) -> dict[str, str]:
+        config = unwrap_config(self._node.get("config"))
+        return {name: dump_value(value) for name, value in config.items()}
+
+    @cached_property
+    def summary(self) -> Summary:
+        """The summary; `run.summary.update({...})` writes single keys safely."""
+        return Summary(self._node.get("summaryMetrics"), self._write_summary)
+
+    @cached_property
+    def metadata(self) -> dict[str, Any] | None:
+        """What the run recorded about its machine and program, or None; two requests."""
+        try:
+            text = self.file("wandb-metadata.json").read().decode("utf-8", "replace")
+        except NotFound:
+            return None
+        document = parse_json(text)
+        return document if isinstance(document, dict) else None
+
+    def history_table(
+        self,
+        keys: Sequence[str] | None = None,
+        min_step: int | None = None,
+        max_step: int | None = None,
+    ) -> pa.Table:
+        """Return every logged row, unsampled, as an Arrow table in `_step` order.
+
+        One row a step; a column for each metric under its own name, null where it was not
+        logged. With `keys`, the rows that hold any of them. `min_step` is included, `max_step`
+        is not. One request, and one for each parquet file or window of steps.
+
+        Raises:
+            CommError: by the table in `errors`.
+        """
+        return self._reader.read(self._source, self.id, keys, min_step, max_step).merged().table
+
+    def scan_history(
+        self,
+        keys: Sequence[str] | None = None,
+        page_size: int = 1000,
+        min_step: int | None = None,
+        max_step: int | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Yield every logged row as a dict of what was logged; the same rows as `history_table`.
+
+        `page_size` rows are turned into Python values at a time.
+        """
+        from wb_ops.tables.history import to_rows
+
+        table = self.history_table(keys, min_step, max_step)
+        for batch_start in range(0, table.num_rows, page_size):
+            yield from to_rows(table.slice(batch_start, page_size))
+
+    def history(
+        self,
+        samples: int = 500,
+        keys: Sequence[str] | None = None,
+        x_axis: str = "_step",
+        pandas: bool = True,
+        stream: str = "default",
+    ) -> pd.DataFrame | list[dict[str, Any]]:
+        """Return about `samples` rows, **sampled by the server**; one request.
+
+        With `keys` only rows that hold all of them (the server's rule). `stream="system"` gives
+        the system metrics. For every row use `history_table` or `scan_history`.
+        """
+        rows = sampled_history(self._source, self.id, samples, keys, x_axis, stream)
+        if not pandas:
+            return rows
+        import pandas as pd
+
+        return pd.DataFrame.from_records(rows)
+
+    def file(self, name: str) -> File:
+        """Return one file of the run; one request.
+
+        Raises:
+            NotFound: the run has no such file (retry: never).
+        """
+        return fetch_file(self._source, self.id, name)
+
+    def files(self) -> Iterator[File]:
+        """Yield the run's files lazily."""
+        return iter_files(self._source, self.id)
+
+    def update(self) -> None:
+        """Write what was changed on this object: name, tags, notes, group, job_type, config.
+
+        Only changed fields are sent, changed config keys are merged into the config as it is
+        now, and the result is read back. Three requests. The summary has its own `update()`.
+
+        Raises:
+            OutcomeUnknown: the change is not what is read back (retry: verify).
+        """
+        fields = {
+            sent: getattr(self, name)
+            for name, sent in _FIELDS.items()
+            if getattr(self, name) != self._as_read(sent)
+        }
+        now = {name: dump_value(value) for name, value in self.config.items()}
+        config = {k: text for k, text in now.items() if self._config_as_read.get(k) != text}
+        if fields or config:
+            self._load(self._write(Change(self.id, config=config, fields=fields)))
+
+    def _as_read(self, sent: str) -> object:
+        name = "group" if sent == "groupName" else sent
+        value = self._node.get(name)
+        return list(value or []) if sent == "tags" else value
+
+    def _write_summary(self, changes: dict[str, str], removed: set[str]) -> str | None:
+        node = self._write(Change(self.id, summary=changes, removed=frozenset(removed)))
+        self._node = node
+        text = node.get("summaryMetrics")
+        return str(text) if text is not None else None
+
+    def _write(self, change: Change) -> Node:
+        fresh = {self.id: self._source.fetch_node(self.id)}
+        written = write_changes(self._source.transport, self._source, [change], fresh)[0]
+        path = "/".join(self.path)
+        if written.node is None:
+            raise NotFound(f"Run {path} was deleted while it was written to.", path=path)
+        if written.unverified:
+            raise OutcomeUnknown(
+                f"Run {path} does not hold what was written: {', '.join(written.unverified)}. "
+                "Another writer may have changed it; read it and decide.",
+                path=path,
+            )
+        return written.node
+
+
+class Runs(Sequence[Run]):
+    """The runs of a project that match, read page by page as they are needed.
+
+    `len()` is the server's count (one request); iterating again reads no page twice.
+    """
+
+    def __init__(
+        self,
+        source: RunSource,
+        reader: HistoryReader,
+        filters: Mapping[str, Any] | None = None,
+        order: str = "-created_at",
+        per_page: int = 50,
+    ) -> None:
+        if not 1 <= per_page <= MAX_PAGE_SIZE:
+            raise InvalidRequest(f"per_page={per_page}: W&B takes 1 to {MAX_PAGE_SIZE}.")
+        self._source = source
+        self._reader = reader
+        self._list = partial(source.iter_nodes, filters, order, per_page, self._set_count)
+        self._pending = self._list()
+        self._loaded: list[Run] = []
+        self._count: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<Runs {self._source.path}>"
+
+    def __len__(self) -> int:
+        if self._count is None:
+            self._load_up_to(1)
+        return self._count or 0
+
+    def __iter__(self) -> Iterator[Run]:
+        at = 0
+        while self._load_up_to(at + 1):
+            yield self._loaded[at]
+            at += 1
+        if self._count is not None and at != self._count:
+            log.warning(
+                "%s: listed %d runs, the server counts %d (runs came or went meanwhile, or some "
+                "are hidden from this key)",
+                self._source.path,
+                at,
+                self._count,
+            )
+
+    @overload
+    def __getitem__(self, index: int) -> Run: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Run]: ...
+    def __getitem__(self, index: int | slice) -> Run | list[Run]:
+        if isinstance(index, slice):
+            self._load_up_to(_slice_end(index))
+        else:
+            self._load_up_to(index + 1 if index >= 0 else None)
+        return self._loaded[index]
+
+    def to_arrow(self) -> pa.Table:
+        """Return all runs in the canonical schema of table `runs` (config and summary as JSON)."""
+        from wb_ops.tables.runs import runs_table
+
+        nodes = [run._node for run in self]
+        return runs_table(
+            nodes, entity=self._source.entity, project=self._source.project, load_id=None
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return all runs as a pandas frame; see `to_arrow`."""
+        frame: pd.DataFrame = self.to_arrow().to_pandas()
+        return frame
+
+    def _set_count(self, count: int) -> None:
+        self._count = count
+
+    def _restart(self) -> None:
+        self._pending = self._list()
+        self._loaded = []
+        self._count = None
+
+    def _load_up_to(self, count: int | None) -> bool:
+        """Load until `count` runs are there (None: all); whether they are."""
+        missing = None if count is None else max(0, count - len(self._loaded))
+        nodes = self._pending if missing is None else islice(self._pending, missing)
+        try:
+            self._loaded.extend(Run(self._source, self._reader, node) for node in nodes)
+        except CommError:
+            # A generator that raised is at its end: read on, it would pass for a short list.
+            self._restart()
+            raise
+        return count is None or len(self._loaded) >= count
+
+
+def _time(text: str | None) -> datetime | None:
+    return parse_server_time(text) if text else None
+
+
+def _slice_end(index: slice) -> int | None:
+    if index.stop is None or index.stop < 0 or (index.start or 0) < 0 or (index.step or 1) < 0:
+        return None
+    return int(index.stop)

@@ -1,0 +1,296 @@
+"""The only door to the network and the only retry loop.
+
+A request is tried again in process while its advice is BACKOFF (full jitter) or AFTER (exactly
+the server's wait), within `max_attempts` and `max_total_s`. A wait longer than `max_wait_s` is
+raised at once: the orchestrator waits better than a worker does.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+from urllib.parse import urljoin, urlsplit
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from tenacity import (
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_before_delay,
+    wait_random_exponential,
+)
+
+from wb_ops.client.auth import WandbAuth
+from wb_ops.client.operations import Operation
+from wb_ops.client.pacing import shared_budget
+from wb_ops.client.responses import Response, read_graphql, status_error
+from wb_ops.errors import (
+    AdviceKind,
+    CommError,
+    ConnectionFailed,
+    Facts,
+    InvalidRequest,
+    MalformedResponse,
+    OutcomeUnknown,
+    RequestTimeout,
+)
+from wb_ops.settings import Settings
+
+MAX_BODY_BYTES = 2 * 1024**3
+MAX_REDIRECTS = 5
+BACKOFF_S = 0.5
+MAX_BACKOFF_S = 20.0
+USER_AGENT = "W&B Public Client wb_ops/0.1.0"
+
+log = logging.getLogger("wb_ops")
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Traffic:
+    """What a transport has sent and received so far; read it before and after to measure."""
+
+    requests: int = 0
+    received_bytes: int = 0
+    retries: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def add(self, *, requests: int = 0, received_bytes: int = 0, retries: int = 0) -> None:
+        """Count, from any thread."""
+        with self.lock:
+            self.requests += requests
+            self.received_bytes += received_bytes
+            self.retries += retries
+
+
+class Transport:
+    """Sends requests for one key on one server, from any number of threads."""
+
+    def __init__(self, settings: Settings, sleep: Callable[[float], None] = time.sleep) -> None:
+        self.settings = settings
+        self.traffic = Traffic()
+        self.budget = shared_budget(settings.base_url, settings.api_key)
+        self._auth = WandbAuth(settings.base_url, settings.api_key)
+        self._sleep = sleep
+        self._local = threading.local()
+        self._in_flight = threading.BoundedSemaphore(settings.max_in_flight)
+
+    def __repr__(self) -> str:
+        return f"Transport({self.settings.base_url!r})"
+
+    def execute(self, operation: Operation, path: str | None = None) -> dict[str, Any]:
+        """Send one GraphQL operation and return its `data`.
+
+        Raises:
+            CommError: by the table in `errors`; a write whose answer is lost is OutcomeUnknown.
+        """
+        facts: Facts = {"operation": operation.name, "path": path}
+        body = {
+            "operationName": operation.name,
+            "query": operation.document,
+            "variables": dict(operation.variables),
+        }
+
+        def attempt() -> dict[str, Any]:
+            response = self._send("POST", "/graphql", facts, body, is_write=operation.is_write)
+            return read_graphql(response, facts, is_write=operation.is_write)
+
+        return self._retry(attempt)
+
+    def download(self, url: str, path: str | None = None) -> bytes:
+        """Return the body behind `url`; the key goes along only if the URL is W&B's own.
+
+        Raises:
+            CommError: PermissionDenied for a signed URL that has expired; else by the table.
+        """
+        facts: Facts = {"operation": "download", "path": path}
+
+        def attempt() -> bytes:
+            response = self._send("GET", url, facts)
+            if response.status != 200:
+                raise status_error(response, {**facts, "http_status": response.status})
+            return response.body
+
+        return self._retry(attempt)
+
+    def _retry(self, attempt: Callable[[], T]) -> T:
+        settings = self.settings
+        retrying = Retrying(
+            stop=stop_after_attempt(settings.max_attempts)
+            | stop_before_delay(settings.max_total_s),
+            wait=_wait_s,
+            retry=retry_if_exception(self._is_worth_waiting),
+            before_sleep=self._note_retry,
+            sleep=self._sleep,
+            reraise=True,
+        )
+        try:
+            return retrying(attempt)
+        except CommError as error:
+            error.attempts = int(retrying.statistics.get("attempt_number", 1))
+            error.args = (self._mask(error.message),)
+            error.message = error.args[0]
+            raise
+
+    def _is_worth_waiting(self, exc: BaseException) -> bool:
+        if not isinstance(exc, CommError):
+            return False
+        advice = exc.advice
+        if advice.kind is AdviceKind.AFTER:
+            return (advice.seconds or 0) <= self.settings.max_wait_s
+        return advice.kind is AdviceKind.BACKOFF
+
+    def _note_retry(self, state: RetryCallState) -> None:
+        self.traffic.add(retries=1)
+        error = state.outcome.exception() if state.outcome else None
+        wait_s = state.next_action.sleep if state.next_action else 0.0
+        log.warning(
+            "%s; trying again in %.1f s (attempt %d of %d)",
+            self._mask(str(error)),
+            wait_s,
+            state.attempt_number,
+            self.settings.max_attempts,
+        )
+
+    def _send(
+        self,
+        method: str,
+        url: str,
+        facts: Facts,
+        body: dict[str, Any] | None = None,
+        *,
+        is_write: bool = False,
+    ) -> Response:
+        if url.startswith("/"):
+            url = self.settings.base_url + url
+        for _ in range(MAX_REDIRECTS):
+            self.budget.take(self._sleep, self.settings.max_wait_s)
+            with self._in_flight, _mapped(facts, is_write=is_write):
+                response = self._one_request(method, url, body)
+            if self._auth.is_ours(url):
+                self.budget.observe(response.status, response.headers)
+            if response.status not in (301, 302, 303, 307, 308):
+                return response
+            url = self._redirected(method, url, response, facts)
+        raise InvalidRequest(f"More than {MAX_REDIRECTS} redirects.", **facts)
+
+    def _one_request(self, method: str, url: str, body: dict[str, Any] | None) -> Response:
+        self.traffic.add(requests=1)
+        with self._session().request(
+            method,
+            url,
+            json=body,
+            auth=self._auth,
+            timeout=self.settings.timeout_s,
+            allow_redirects=False,
+            stream=True,
+        ) as answer:
+            content = bytearray()
+            for chunk in answer.iter_content(1 << 20):
+                content += chunk
+                if len(content) > MAX_BODY_BYTES:
+                    raise requests.exceptions.ContentDecodingError(
+                        f"the answer is larger than {MAX_BODY_BYTES} bytes"
+                    )
+            self.traffic.add(received_bytes=len(content))
+            return Response(answer.status_code, answer.headers, bytes(content))
+
+    def _redirected(self, method: str, url: str, response: Response, facts: Facts) -> str:
+        target = urljoin(url, response.headers.get("Location", ""))
+        parts = urlsplit(target)
+        if method != "GET" or parts.scheme not in ("http", "https"):
+            raise InvalidRequest(
+                f"{self.settings.base_url} redirects to {parts.scheme}://{parts.netloc}: "
+                "set base_url to W&B's API itself.",
+                **facts,
+            )
+        return target
+
+    def _session(self) -> requests.Session:
+        # A requests.Session is not safe to share between threads.
+        session: requests.Session | None = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            session.headers["User-Agent"] = USER_AGENT
+            adapter = HTTPAdapter(pool_maxsize=2, max_retries=0)
+            session.mount("https://", adapter)
+            session.mount("http://", adapter)
+            self._local.session = session
+        return session
+
+    def _mask(self, text: str) -> str:
+        return text.replace(self.settings.api_key, "***")
+
+
+_backoff = wait_random_exponential(multiplier=BACKOFF_S, max=MAX_BACKOFF_S)
+
+
+def _wait_s(state: RetryCallState) -> float:
+    error = state.outcome.exception() if state.outcome else None
+    if isinstance(error, CommError) and error.advice.seconds is not None:
+        return error.advice.seconds
+    return _backoff(state)
+
+
+@contextmanager
+def _mapped(facts: Facts, *, is_write: bool) -> Iterator[None]:
+    """Turn what requests and urllib3 raise into our tree; nothing of theirs gets out."""
+    try:
+        yield
+    except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
+        cls = _error_class(exc)
+        if is_write and cls is not InvalidRequest and not _never_sent(exc):
+            cls = OutcomeUnknown
+        description = _describe(exc)
+        _scrub(exc, description)
+        raise cls(f"{facts.get('operation')}: {description}", exc, **facts) from exc
+
+
+def _error_class(exc: Exception) -> type[CommError]:
+    rx = requests.exceptions
+    if isinstance(exc, rx.SSLError | rx.InvalidURL | rx.InvalidHeader | rx.TooManyRedirects):
+        return InvalidRequest
+    if isinstance(exc, rx.MissingSchema | rx.InvalidSchema | rx.InvalidProxyURL):
+        return InvalidRequest
+    if isinstance(exc, rx.Timeout):
+        return RequestTimeout
+    if isinstance(exc, rx.ChunkedEncodingError | rx.ContentDecodingError):
+        return MalformedResponse
+    if isinstance(exc, urllib3.exceptions.HTTPError):
+        return MalformedResponse
+    return ConnectionFailed
+
+
+def _never_sent(exc: Exception) -> bool:
+    reason = getattr(exc.args[0], "reason", None) if exc.args else None
+    return isinstance(exc, requests.ConnectTimeout) or isinstance(
+        reason, urllib3.exceptions.NewConnectionError
+    )
+
+
+def _scrub(exc: Exception, description: str) -> None:
+    """Take out what must not travel with an exception into logs and event stores.
+
+    The prepared request carries the Authorization header, and the texts of the exception and of
+    its causes quote the whole URL, whose signature is a secret too.
+    """
+    if isinstance(exc, requests.RequestException):
+        exc.request = None
+        exc.response = None
+    exc.args = (description,)
+    exc.__cause__ = exc.__context__ = None
+
+
+def _describe(exc: Exception) -> str:
+    inner = exc.args[0] if exc.args else None
+    reason = getattr(inner, "reason", inner)
+    kind = type(exc).__name__
+    return f"{kind} ({type(reason).__name__})" if isinstance(reason, Exception) else kind

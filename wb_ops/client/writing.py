@@ -1,0 +1,145 @@
+"""Writes to runs: read fresh, change our members only, send, read back, compare."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from wb_ops.client.documents import splice, split_members
+from wb_ops.client.operations import upsert_buckets
+from wb_ops.client.source import RunSource
+from wb_ops.client.transport import Transport
+from wb_ops.errors import MalformedResponse, OutcomeUnknown, PermissionDenied
+from wb_ops.tables.values import parse_json
+
+log = logging.getLogger("wb_ops")
+
+# The field that is sent -> the field that is read back.
+_READ_NAMES = {"groupName": "group"}
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What to change of one run. Values of `summary` and `config` are JSON texts."""
+
+    run_id: str
+    summary: Mapping[str, str] = field(default_factory=dict)
+    removed: frozenset[str] = frozenset()
+    config: Mapping[str, str] = field(default_factory=dict)
+    fields: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of one change: the run as read back, and the names that do not hold.
+
+    `node` is None if the run does not exist (any more). `unverified` is empty on success.
+    """
+
+    run_id: str
+    node: dict[str, Any] | None
+    unverified: tuple[str, ...] = ()
+
+
+def write_changes(
+    transport: Transport,
+    source: RunSource,
+    changes: Sequence[Change],
+    fresh: Mapping[str, Mapping[str, Any]],
+) -> list[Written]:
+    """Merge each change into the fresh document of its run; two requests for all of them.
+
+    `fresh` holds the runs as just read (`source.fetch_nodes`). A run that is missing there is
+    not written. A lost answer is settled by what is read back.
+
+    Raises:
+        PermissionDenied: a run is read-only for this key (retry: never).
+        OutcomeUnknown: the answer was lost and reading back failed too (retry: verify).
+    """
+    present = [change for change in changes if change.run_id in fresh]
+    inputs = [_input(change, fresh[change.run_id]) for change in present]
+    if inputs:
+        try:
+            transport.execute(upsert_buckets(inputs), source.path)
+        except OutcomeUnknown as error:
+            log.warning("%s; reading back to see what was written", error)
+    after = source.fetch_nodes([change.run_id for change in present])
+    return [_written(change, after.get(change.run_id)) for change in changes]
+
+
+def _input(change: Change, node: Mapping[str, Any]) -> dict[str, object]:
+    if node.get("readOnly"):
+        raise PermissionDenied(f"Run {change.run_id} is read-only for this key.")
+    inputs: dict[str, object] = {"id": node["id"], **change.fields}
+    if change.summary or change.removed:
+        inputs["summaryMetrics"] = splice(
+            node.get("summaryMetrics"), change.summary, change.removed
+        )
+    if change.config:
+        inputs["config"] = splice(node.get("config"), _wrapped(change.config))
+    return inputs
+
+
+def _wrapped(config: Mapping[str, str]) -> dict[str, str]:
+    return {name: f'{{"value": {text}, "desc": null}}' for name, text in config.items()}
+
+
+def _written(change: Change, node: dict[str, Any] | None) -> Written:
+    if node is None:
+        return Written(change.run_id, None)
+    try:
+        summary = split_members(node.get("summaryMetrics"))
+        config = split_members(node.get("config"))
+    except MalformedResponse:
+        return Written(change.run_id, node, (*change.summary, *change.config))
+    wrong = [
+        *_differing(change.summary, summary),
+        *(name for name in change.removed if name in summary),
+        *_differing(_wrapped(change.config), config),
+        *(
+            name
+            for name, value in change.fields.items()
+            if not _same_field(value, node.get(_READ_NAMES.get(name, name)))
+        ),
+    ]
+    return Written(change.run_id, node, tuple(wrong))
+
+
+def _same_field(sent: object, read: object) -> bool:
+    return sent == read or (not sent and not read)
+
+
+def _differing(sent: Mapping[str, str], read: Mapping[str, str]) -> Iterable[str]:
+    return (name for name, text in sent.items() if not same_json(text, read.get(name)))
+
+
+def same_json(one: str | None, other: str | None) -> bool:
+    """Whether two JSON texts hold the same typed value; NaN equals NaN, 1 differs from true.
+
+    A server may write a special float as a string, and a whole float as an int.
+    """
+    if one is None or other is None:
+        return one is other
+    return one == other or _canonical(parse_json(one)) == _canonical(parse_json(other))
+
+
+def _canonical(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return json.dumps(value)
+    if isinstance(value, int | float):
+        return _canonical_number(value)
+    if isinstance(value, str):
+        return value if value in ("NaN", "Infinity", "-Infinity") else json.dumps(value)
+    if isinstance(value, Mapping):
+        members = sorted((name, _canonical(member)) for name, member in value.items())
+        return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in members) + "}"
+    return "[" + ",".join(_canonical(member) for member in value) + "]"
+
+
+def _canonical_number(value: float) -> str:
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return json.dumps(value)
