@@ -1,0 +1,105 @@
+"""What a person sees on a terminal, what a log keeps, what a program reads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import click
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from wb_ops.export import ExportPlan, ExportReport, Progress
+
+MAX_RECEIPTS = 20
+
+
+class Output:
+    """Prints plans, progress and reports as text, or collects nothing and prints JSON."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self._as_json = as_json
+        self._console = Console()
+
+    def plan(self, plan: ExportPlan) -> None:
+        """Print what will be done."""
+        if not self._as_json:
+            click.echo(str(plan))
+            return
+        summary = {
+            "mode": plan.mode,
+            "dataset": plan.request.dataset_name,
+            "listed": plan.listed,
+            "unchanged": plan.unchanged,
+            "to_write": len(plan.runs),
+            "deleted": len(plan.deleted),
+            "history_rows": plan.history_rows,
+            "requests": plan.requests,
+        }
+        click.echo(json.dumps({"plan": summary}))
+
+    @contextmanager
+    def progress(self) -> Iterator[Callable[[Progress], None] | None]:
+        """Show a bar on a terminal; nothing elsewhere, where the report says it all."""
+        if self._as_json or not self._console.is_terminal:
+            yield None
+            return
+        columns = (
+            SpinnerColumn(), TextColumn("runs"), MofNCompleteColumn(), BarColumn(),
+            TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TimeRemainingColumn(),
+        )  # fmt: skip
+        with Bar(*columns, console=self._console, transient=True) as bar:
+            task = bar.add_task("export", total=None, speed="")
+
+            def on_progress(now: Progress) -> None:
+                seconds = max(now.seconds, 1e-3)
+                speed = (
+                    f"{now.rows / seconds:,.0f} rows/s  {now.size_bytes / seconds / 1e6:.1f} MB/s"
+                )
+                bar.update(task, completed=now.runs_done, total=now.runs_total, speed=speed)
+
+            yield on_progress
+
+    def report(self, report: ExportReport) -> None:
+        """Print what was done, with the receipts that need a look first."""
+        if self._as_json:
+            click.echo(json.dumps({"report": _plain(report)}))
+            return
+        if report.receipts:
+            self._console.print(_receipts(report))
+        click.echo(str(report))
+        if report.unsound:
+            click.echo(
+                f"{len(report.unsound)} histories do not add up; they are read again next time."
+            )
+
+
+def _receipts(report: ExportReport) -> Table:
+    table = Table(title=f"receipts of {report.dataset}", title_justify="left")
+    for name in ("run", "status", "rows", "server rows", "first step", "last step", "source"):
+        table.add_column(name, justify="left" if name in ("run", "status", "source") else "right")
+    ordered = sorted(report.receipts, key=lambda one: (one.is_sound, one.run_id))
+    for one in ordered[:MAX_RECEIPTS]:
+        cells = (one.rows_read, one.server_rows, one.first_step, one.last_step)
+        numbers = ("" if cell is None else f"{cell:,}" for cell in cells)
+        table.add_row(one.run_id, one.status, *numbers, one.note or one.source or "")
+    if len(ordered) > MAX_RECEIPTS:
+        table.caption = f"and {len(ordered) - MAX_RECEIPTS} more, in _wb_receipts"
+    return table
+
+
+def _plain(report: ExportReport) -> dict[str, object]:
+    document = dataclasses.asdict(report)
+    document.pop("advices")
+    return {**document, "statuses": report.statuses}
