@@ -1,0 +1,82 @@
+"""The code location loads without network, light, and says what is missing."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+import wb_ops.dagster
+from dagster_defs import definitions
+from wb_ops.dagster import WarehouseResource
+
+LOAD = """
+import json, socket, sys
+def refuse(*args, **options): raise AssertionError("network")
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
+import dagster as dg
+before = set(sys.modules)
+from dagster_defs.definitions import defs
+loaded = defs()
+dg.Definitions.validate_loadable(loaded)
+keys = sorted(key.to_user_string() for asset in loaded.assets for key in asset.keys)
+heavy = {"pandas", "wandb", "duckdb", "airflow"} & set(sys.modules) - before
+print(json.dumps([keys, sorted(heavy)]))
+"""
+
+
+def environment(**more: str) -> dict[str, str]:
+    root = os.path.dirname(os.path.dirname(definitions.__file__))
+    return {**os.environ, "PYTHONPATH": root, **more}
+
+
+def test_it_loads_without_network_key_or_heavy_imports():
+    env = environment(
+        WB_OPS_ENTITY="ann", WB_OPS_PROJECT="demo", WB_OPS_WAREHOUSE="duckdb:////tmp/none.duckdb"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD], env=env, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    keys, heavy = json.loads(done.stdout)
+    assert keys == ["ann__demo/best_metrics", "ann__demo/history", "ann__demo/runs"]
+    assert heavy == []
+
+
+def test_missing_variables_are_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WB_OPS_ENTITY", "ann")
+    monkeypatch.delenv("WB_OPS_PROJECT", raising=False)
+    monkeypatch.delenv("WB_OPS_WAREHOUSE", raising=False)
+    with pytest.raises(dg.DagsterInvalidDefinitionError) as caught:
+        definitions.defs()
+    assert str(caught.value).startswith("Set WB_OPS_PROJECT, WB_OPS_WAREHOUSE for dagster_defs")
+
+
+def test_it_materializes_from_explicit_values(bench):
+    built = definitions.build_definitions(entity="ann", project="demo", **bench.resources)
+    result = dg.materialize(
+        list(built.assets), resources=dict(built.resources), instance=bench.instance
+    )
+    assert result.success
+    assert bench.rows("select count(*) as runs from runs") == [{"runs": 3}]
+
+
+def test_the_schedule_is_off_until_it_is_switched_on():
+    built = definitions.build_definitions(
+        entity="ann", project="demo", warehouse=WarehouseResource(url="duckdb:///x.duckdb")
+    )
+    (schedule,) = built.schedules
+    assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+    assert schedule.cron_schedule == "0 * * * *"
+
+
+def test_only_public_names_of_dagster_are_used():
+    folders = [Path(wb_ops.dagster.__file__).parent, Path(definitions.__file__).parent]
+    code = {path: path.read_text() for folder in folders for path in folder.rglob("*.py")}
+    assert len(code) >= 8
+    assert not [path for path, text in code.items() if "dagster._" in text]

@@ -1,0 +1,199 @@
+"""What an asset's page in Dagster shows of an export or a backfill."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import quote
+
+import dagster as dg
+
+from wb_ops.tables.schemas import TABLES
+
+if TYPE_CHECKING:
+    from wb_ops.backfill import BackfillPlan, BackfillReport, PlannedValue
+    from wb_ops.client.api import Api
+    from wb_ops.export import ExportPlan, ExportReport
+    from wb_ops.export.receipts import Receipt
+    from wb_ops.warehouse import Owner, Warehouse
+
+Metadata: TypeAlias = dict[str, dg.MetadataValue | str | int | float]
+
+# Event logs keep every materialization for ever: tables in them stay short.
+MAX_ROWS_SHOWN = 50
+_WORST_FIRST = ("failed", "unexplained", "deleted", "growing", "complete")
+
+
+@dataclass(frozen=True, slots=True)
+class Meter:
+    """What an Api had used at one moment; `used` tells what it has used since."""
+
+    api: Api
+    requests: int
+    received_bytes: int
+    waited_s: float
+    at: float
+
+    @classmethod
+    def start(cls, api: Api) -> Meter:
+        """Read the meter now."""
+        traffic, budget = api.transport.traffic, api.transport.budget
+        return cls(api, traffic.requests, traffic.received_bytes, budget.waited_s, time.monotonic())
+
+    def used(self) -> Metadata:
+        """Requests, bytes, and seconds; of these, the seconds waited for W&B's request limit."""
+        now = Meter.start(self.api)
+        return {
+            "wandb/requests": now.requests - self.requests,
+            "wandb/received_bytes": now.received_bytes - self.received_bytes,
+            "wandb/waited_s": round(now.waited_s - self.waited_s, 3),
+            "wandb/seconds": round(now.at - self.at, 3),
+        }
+
+
+def export_metadata(plan: ExportPlan, report: ExportReport, project_url: str) -> Metadata:
+    """Describe one load, the same for each of its tables."""
+    return {
+        "wandb/project": dg.MetadataValue.url(project_url),
+        "wandb/load_id": report.load_id,
+        "wandb/mode": plan.mode,
+        "wandb/runs_written": report.runs,
+        "wandb/runs_unchanged": report.unchanged,
+        "wandb/runs_deleted": report.deleted,
+        "wandb/history_rows_written": report.history_rows,
+        "wandb/new_columns": len(report.new_columns),
+        "wandb/statuses": dg.MetadataValue.json(report.statuses),
+        "wandb/receipts": dg.MetadataValue.md(_receipts(report.receipts, project_url)),
+    }
+
+
+def table_metadata(warehouse: Warehouse, dataset: str, table: str) -> Metadata:
+    """Describe a table as it is now: where, how many rows, which columns.
+
+    Raises:
+        WarehouseError: it cannot be read.
+    """
+    counted = warehouse.query(f"select count(*) as row_count from {table}", dataset)
+    return {
+        "dagster/table_name": f"{dataset}.{table}",
+        "dagster/uri": warehouse.url,
+        "dagster/row_count": counted["row_count"][0].as_py(),
+        "dagster/column_schema": dg.MetadataValue.table_schema(
+            dg.TableSchema(columns=[*_fixed_columns(table), *_metrics(warehouse, dataset, table)])
+        ),
+    }
+
+
+def backfill_metadata(report: BackfillReport, project_url: str) -> Metadata:
+    """Describe what was written back to W&B."""
+    return {
+        "wandb/project": dg.MetadataValue.url(project_url),
+        "wandb/backfill_id": report.backfill_id,
+        "wandb/runs_changed": report.runs,
+        "wandb/values_written": len(report.written),
+        "wandb/values_unchanged": report.unchanged,
+        "wandb/values_skipped": report.skipped,
+        "wandb/values_in_conflict": len(report.conflicts),
+        "wandb/values_of_deleted_runs": len(report.gone),
+        "wandb/values": dg.MetadataValue.md(_values(report.written, project_url)),
+    }
+
+
+def dry_run_metadata(plan: BackfillPlan, project_url: str) -> Metadata:
+    """Describe what would be written."""
+    return {
+        "wandb/project": dg.MetadataValue.url(project_url),
+        "wandb/backfill_id": plan.backfill_id,
+        "wandb/counts": dg.MetadataValue.json(plan.counts),
+        "wandb/values": dg.MetadataValue.md(_values(plan.to_set, project_url)),
+    }
+
+
+def project_url(api: Api, owner: Owner) -> str:
+    """The project's page on the server that `api` talks to."""
+    app = api.transport.settings.base_url.replace("://api.wandb.", "://wandb.", 1)
+    return f"{app}/{quote(owner.entity, safe='')}/{quote(owner.project, safe='')}"
+
+
+def _fixed_columns(table: str) -> list[dg.TableColumn]:
+    schema = TABLES[table]
+    is_alone = len(schema.key) == 1
+    return [
+        dg.TableColumn(
+            name=field.name,
+            type=str(field.type),
+            description=_meaning(field.metadata or {}),
+            constraints=dg.TableColumnConstraints(
+                nullable=field.nullable, unique=is_alone and field.name in schema.key
+            ),
+        )
+        for field in schema.schema
+    ]
+
+
+def _meaning(metadata: dict[bytes, bytes]) -> str:
+    unit = metadata.get(b"unit", b"").decode()
+    return metadata.get(b"meaning", b"").decode() + (f" [{unit}]" if unit else "")
+
+
+def _metrics(warehouse: Warehouse, dataset: str, table: str) -> list[dg.TableColumn]:
+    """The columns that the logged keys were given; the description is the key as logged."""
+    columns = warehouse.read_tables(dataset, ["_wb_columns"])["_wb_columns"].to_pylist()
+    return [
+        dg.TableColumn(name=row["column_name"], type=row["type"], description=row["original_key"])
+        for row in sorted(columns, key=lambda row: str(row["column_name"]))
+        if row["table_name"] == table
+    ]
+
+
+def _receipts(receipts: Sequence[Receipt], project_url: str) -> str:
+    worst_first = sorted(receipts, key=lambda one: _WORST_FIRST.index(one.status))
+    rows = (
+        (
+            _run_link(one.run_id, project_url),
+            one.status,
+            one.rows_read,
+            one.server_rows,
+            one.last_step,
+            one.source,
+            one.note,
+        )
+        for one in worst_first[:MAX_ROWS_SHOWN]
+    )
+    head = ("run", "status", "rows read", "rows on the server", "last step", "source", "note")
+    return _table(head, rows, len(receipts), "No history has changed.")
+
+
+def _values(values: Sequence[PlannedValue], project_url: str) -> str:
+    rows = (
+        (_run_link(value.run_id, project_url), value.key, value.old, value.new)
+        for value in values[:MAX_ROWS_SHOWN]
+    )
+    return _table(("run", "key", "old", "new"), rows, len(values), "Nothing to write.")
+
+
+def _run_link(run_id: str, project_url: str) -> str:
+    return f"[{_cell(run_id)}]({project_url}/runs/{quote(run_id, safe='')})"
+
+
+def _table(
+    head: Sequence[str], rows: Iterable[Sequence[str | int | None]], count: int, empty: str
+) -> str:
+    if count == 0:
+        return empty
+    lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
+    if count > MAX_ROWS_SHOWN:
+        lines.append(f"\n{MAX_ROWS_SHOWN} of {count:,}; the warehouse has them all.")
+    return "\n".join(lines)
+
+
+def _line(cells: Sequence[str | int | None]) -> str:
+    first, *others = cells
+    return f"| {first} | {' | '.join(map(_cell, others))} |"
+
+
+def _cell(value: str | int | None) -> str:
+    text = "" if value is None else str(value)
+    return " ".join(text.replace("|", "\\|").split())[:200]

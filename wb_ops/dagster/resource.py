@@ -1,0 +1,103 @@
+"""W&B and the warehouse as Dagster resources: configuration only, no network at set-up."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import dagster as dg
+from pydantic import Field, PrivateAttr
+
+from wb_ops.settings import resolve_settings
+
+if TYPE_CHECKING:
+    from wb_ops.client.api import Api
+    from wb_ops.warehouse import Warehouse
+
+
+class WandbResource(dg.ConfigurableResource["WandbResource"]):
+    """Access to one W&B server.
+
+    What is not given is looked up where the run executes: environment, netrc, W&B's settings
+    file. That is the safest place for the key. A literal `api_key` becomes part of the job's
+    snapshot, which Dagster's UI shows; `dg.EnvVar("WANDB_API_KEY")` does not.
+
+    Example:
+        >>> @dg.asset
+        ... def best_run(wandb: WandbResource) -> None:
+        ...     with wandb_retries():
+        ...         runs = wandb.get_api().runs("my-team/cifar", order="+summary_metrics.loss")
+        ...         print(runs[0].name)
+    """
+
+    api_key: str | None = Field(
+        default=None,
+        repr=False,
+        description="API key, as dg.EnvVar. Default: WANDB_API_KEY, netrc, W&B's settings file.",
+    )
+    base_url: str | None = Field(
+        default=None,
+        description="The server's API address. Default: WANDB_BASE_URL, then https://api.wandb.ai.",
+    )
+    entity: str | None = Field(default=None, description="Entity of paths that name none.")
+    project: str | None = Field(default=None, description="Project of paths that name none.")
+    timeout_s: float = Field(
+        default=30.0, description="Seconds without a byte before one request is given up."
+    )
+    max_wait_s: float = Field(
+        default=5.0,
+        description="Longest wait for W&B's request limit that is slept inside a step; for a "
+        "longer one the step gives its slot back and Dagster starts it again afterwards.",
+    )
+    max_attempts: int = Field(
+        default=6, description="How often one request is tried before the step fails."
+    )
+
+    _api: Api | None = PrivateAttr(default=None)
+
+    def get_api(self) -> Api:
+        """Return the client; it makes no request before it is asked something.
+
+        Raises:
+            AuthenticationFailed: no key anywhere, or one of the wrong form (retry: never).
+            InvalidRequest: the base URL is not one (retry: never).
+        """
+        if self._api is None:
+            from wb_ops import Api
+
+            settings = resolve_settings(
+                api_key=self.api_key,
+                base_url=self.base_url,
+                entity=self.entity,
+                project=self.project,
+                timeout_s=self.timeout_s,
+                max_wait_s=self.max_wait_s,
+            )
+            self._api = Api(settings=replace(settings, max_attempts=self.max_attempts))
+        return self._api
+
+    def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
+        """End the client's threads."""
+        if self._api is not None:
+            self._api.close()
+            self._api = None
+
+
+class WarehouseResource(dg.ConfigurableResource["WarehouseResource"]):
+    """Where the tables go, such as `duckdb:////data/experiments.duckdb`."""
+
+    # A warehouse's URL may have a password in it.
+    url: str = Field(repr=False, description="duckdb:///FILE, or another kind's URL.")
+    lock_timeout_s: float = Field(
+        default=120.0, description="Seconds to wait for another writer before the step gives way."
+    )
+
+    def get_warehouse(self) -> Warehouse:
+        """Return the warehouse; nothing is opened yet.
+
+        Raises:
+            WarehouseRefused: no such kind, or its driver is not installed (retry: never).
+        """
+        from wb_ops import connect
+
+        return connect(self.url, lock_timeout_s=self.lock_timeout_s)
