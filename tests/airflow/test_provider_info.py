@@ -1,0 +1,122 @@
+"""What Airflow learns from the entry point."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import wb_ops.airflow
+from wb_ops.airflow.provider_info import get_provider_info
+
+
+def schema(name: str) -> dict[str, Any]:
+    import airflow.settings
+
+    text = (Path(airflow.settings.__file__).parent / name).read_text()
+    found: dict[str, Any] = json.loads(text)
+    return found
+
+
+def dotted_paths() -> Iterator[str]:
+    info = get_provider_info()
+    for kind in ("hooks", "operators"):
+        for group in info[kind]:
+            yield from group["python-modules"]
+    yield from info["extra-links"]
+    yield from (one["hook-class-name"] for one in info["connection-types"])
+
+
+def test_the_entry_point_is_it() -> None:
+    """Airflow finds providers by this entry point alone."""
+    (found,) = entry_points(group="apache_airflow_provider", name="provider_info").select(
+        module="wb_ops.airflow.provider_info"
+    )
+    assert found.load() is get_provider_info
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_it_fits_airflows_schemas() -> None:
+    """The runtime's schema, and that of provider.yaml, which alone knows the form's fields."""
+    from jsonschema import validate
+
+    info = get_provider_info()
+    validate(info, schema("provider_info.schema.json"))
+    form = schema("provider.yaml.schema.json")["properties"]["connection-types"]
+    validate(info["connection-types"], form)
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_airflow_registers_it() -> None:
+    """The provider manager has the package, its connection type and the form."""
+    from airflow.providers_manager import ProvidersManager
+
+    manager = ProvidersManager()
+    assert manager.providers["wb-ops"].data["connection-types"]
+    assert "wb_ops.airflow.links.WandbProjectLink" in manager.extra_links_class_names
+
+
+@pytest.mark.usefixtures("airflow_home")
+@pytest.mark.parametrize("path", sorted(set(dotted_paths())))
+def test_every_path_imports(path: str) -> None:
+    """Only what exists is listed."""
+    module, _, name = path.rpartition(".")
+    if name[0].isupper():
+        getattr(import_module(module), name)
+    else:
+        import_module(path)
+
+
+@pytest.mark.usefixtures("airflow_home")
+@pytest.mark.parametrize("name", wb_ops.airflow.__all__)
+def test_every_public_name_loads(name: str) -> None:
+    """The package's names are lazy."""
+    assert name in dir(wb_ops.airflow)
+    assert getattr(wb_ops.airflow, name).__name__ == name
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    """Lazy loading does not hide a typing mistake."""
+    with pytest.raises(AttributeError, match="no attribute 'WandbSensor'"):
+        _ = wb_ops.airflow.WandbSensor
+
+
+NO_AIRFLOW = """
+import sys
+sys.modules["airflow"] = None
+import wb_ops
+wb_ops.Api, wb_ops.plan_export, wb_ops.plan_backfill, wb_ops.connect
+from wb_ops.airflow.provider_info import get_provider_info
+assert get_provider_info()["package-name"] == "wb-ops"
+"""
+
+
+def test_the_core_works_without_airflow() -> None:
+    """Airflow is an extra, and reading the provider's metadata does not import it either."""
+    done = subprocess.run(
+        [sys.executable, "-c", NO_AIRFLOW],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_the_connection_form_is_ours() -> None:
+    """The web server shows our labels, without importing the hook."""
+    from airflow.api_fastapi.core_api.services.ui.connections import HookMetaService
+
+    (form,) = [one for one in HookMetaService.hook_meta_data() if one.connection_type == "wandb"]
+    shown = form.model_dump()
+    assert shown["standard_fields"]["password"]["title"] == "API key"
+    assert shown["standard_fields"]["host"]["title"] == "API base URL"
+    assert set(shown["extra_fields"]) == {"entity", "project", "timeout", "max_wait_s"}

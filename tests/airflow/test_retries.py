@@ -1,0 +1,151 @@
+"""The table of errors, shown by dag.test(): what is retried, when, and what ends at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wb_ops.devserver import Fault, Matcher, Responder
+
+LISTING = Matcher(operation="Runs")
+
+
+@pytest.fixture
+def export(
+    run_task: Callable[..., Any], set_connection: Callable[..., None], warehouse: str
+) -> Callable[..., Any]:
+    """Run one export task over a connection with these fields; its ended task instance."""
+    from wb_ops.airflow import WandbExportOperator
+
+    def run(fields: dict[str, Any] | None = None, **arguments: Any) -> Any:
+        set_connection(**fields or {})
+        given = {"project": "demo", "warehouse": warehouse, **arguments}
+        return run_task(WandbExportOperator, **given)
+
+    return run
+
+
+@pytest.fixture
+def earlier_tries() -> Callable[[Any], list[Any]]:
+    """The records of a task instance's tries before the last one."""
+
+    def read(task: Any) -> list[Any]:
+        from airflow.models.taskinstancehistory import TaskInstanceHistory
+        from airflow.settings import Session
+
+        found = Session.query(TaskInstanceHistory).filter_by(
+            dag_id=task.dag_id, run_id=task.run_id, map_index=task.map_index
+        )
+        return list(found.order_by(TaskInstanceHistory.try_number))
+
+    return read
+
+
+@pytest.mark.parametrize("key", ["w" * 40, "short"])
+def test_a_wrong_key_ends_at_the_first_try(export: Callable[..., Any], key: str) -> None:
+    """AuthenticationFailed is NEVER, whether the server or its form betrays the key."""
+    task = export({"password": key})
+    assert (task.state, task.try_number, task.max_tries) == ("failed", 1, 4)
+
+
+def test_a_missing_project_ends_at_the_first_try(export: Callable[..., Any], server: Any) -> None:
+    """NotFound is NEVER; one request is enough to know."""
+    task = export(project="missing")
+    assert (task.state, task.try_number) == ("failed", 1)
+    assert len(server.requests) == 1
+
+
+def test_a_long_wait_is_left_to_airflow(
+    export: Callable[..., Any], server: Any, earlier_tries: Callable[[Any], list[Any]]
+) -> None:
+    """Retry-After above max_wait_s becomes the delay of the next try, with its reason."""
+    server.faults.add(Fault(LISTING, Responder.rate_limited(2)))
+    task = export()
+    assert (task.state, task.try_number) == ("success", 2)
+    (first,) = earlier_tries(task)
+    assert first.retry_delay_override == 2.0
+    assert first.retry_reason == "W&B 429 Retry-After=2s"
+
+
+def test_a_short_wait_is_slept_in_the_task(export: Callable[..., Any], server: Any) -> None:
+    """Retry-After within max_wait_s costs no try."""
+    server.faults.add(Fault(LISTING, Responder.rate_limited(0.1)))
+    task = export({"extra": {"max_wait_s": 5}})
+    assert (task.state, task.try_number) == ("success", 1)
+
+
+def test_a_limit_that_never_ends_is_bounded(export: Callable[..., Any], server: Any) -> None:
+    """The task's retries bound what a policy asks for; a try costs one request."""
+    server.faults.add(Fault(LISTING, Responder.rate_limited(1), times=None))
+    task = export(retries=2)
+    assert (task.state, task.try_number) == ("failed", 3)
+    assert len(server.requests) == 3
+
+
+def test_bad_answers_wait_for_the_tasks_own_delay(
+    export: Callable[..., Any], server: Any, earlier_tries: Callable[[Any], list[Any]]
+) -> None:
+    """5xx and cut bodies that outlast the client's own attempts are BACKOFF."""
+    server.faults.add(Fault(LISTING, Responder.error(502), times=3))
+    server.faults.add(Fault(LISTING, Responder.cut_body(), times=3))
+    task = export()
+    assert (task.state, task.try_number) == ("success", 2)
+    (first,) = earlier_tries(task)
+    assert first.retry_delay_override is None
+
+
+def test_mapped_tasks_have_the_policy(
+    run_dag: Callable[..., Any],
+    connection: None,
+    server: Any,
+    warehouse: str,
+    earlier_tries: Callable[[Any], list[Any]],
+) -> None:
+    """Under expand, each map index is decided by its own error."""
+    from airflow.sdk import DAG
+
+    from wb_ops.airflow import WandbExportOperator
+
+    server.faults.add(Fault(LISTING, Responder.rate_limited(1)))
+    with DAG("mapped_exports", schedule=None) as dag:
+        WandbExportOperator.partial(task_id="task", warehouse=warehouse).expand(
+            project=["demo", "missing"]
+        )
+    tasks = sorted(run_dag(dag).get_task_instances(), key=lambda task: task.map_index)
+    assert [task.state for task in tasks] == ["success", "failed"]
+    delays = [one.retry_delay_override for task in tasks for one in earlier_tries(task)]
+    assert delays
+    assert all(delay is not None and 0 < delay <= 1 for delay in delays)
+
+
+def test_a_users_policy_replaces_ours(export: Callable[..., Any], server: Any) -> None:
+    """Where the task has a policy of its own, ours has no say."""
+    from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+
+    server.faults.add(Fault(LISTING, Responder.rate_limited(1), times=None))
+    fail_all = ExceptionRetryPolicy([RetryRule(Exception, RetryAction.FAIL)])
+    task = export(retry_policy=fail_all)
+    assert (task.state, task.try_number) == ("failed", 1)
+
+
+def test_default_args_and_none_win_over_our_defaults(connection: None) -> None:
+    """The defaults are part of the signature: explicit, then default_args, then ours."""
+    from airflow.sdk import DAG, ExceptionRetryPolicy
+
+    from wb_ops.airflow import WandbExportOperator, WandbRetryPolicy
+
+    theirs = ExceptionRetryPolicy([])
+    given = {"task_id": "task", "warehouse": "duckdb:///x.duckdb"}
+    with DAG("plain", schedule=None):
+        plain = WandbExportOperator(**given)
+    with DAG("own", schedule=None, default_args={"retries": 1, "retry_policy": theirs}):
+        default = WandbExportOperator(**given)
+        none = WandbExportOperator(**{**given, "task_id": "none"}, retry_policy=None, retries=0)
+        mapped = WandbExportOperator.partial(**{**given, "task_id": "mapped"}).expand(project=["p"])
+    assert isinstance(plain.retry_policy, WandbRetryPolicy)
+    assert plain.retries == 4
+    assert (default.retry_policy, default.retries) == (theirs, 1)
+    assert (none.retry_policy, none.retries) == (None, 0)
+    assert (mapped.retry_policy, mapped.retries) == (theirs, 1)

@@ -1,0 +1,162 @@
+"""Every error of the core has an Airflow decision."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from wb_ops import errors
+from wb_ops.errors import (
+    Advice,
+    AdviceKind,
+    ExportIncomplete,
+    NotFound,
+    RateLimited,
+    ServerUnavailable,
+    WarehouseBusy,
+    WbOpsError,
+)
+
+DECISIONS = {
+    "RateLimited": "retry",
+    "WarehouseBusy": "retry",
+    "ServerUnavailable": "default",
+    "ConnectionFailed": "default",
+    "RequestTimeout": "default",
+    "MalformedResponse": "default",
+    "IncompleteHistory": "default",
+    "OutcomeUnknown": "default",
+    "WarehouseUnavailable": "default",
+    "AuthenticationFailed": "fail",
+    "PermissionDenied": "fail",
+    "NotFound": "fail",
+    "InvalidRequest": "fail",
+    "WarehouseRefused": "fail",
+    "ExportIncomplete": "fail",
+}
+BASES = {"WbOpsError", "CommError", "WarehouseError"}
+
+
+def subclasses(cls: type[WbOpsError]) -> Iterator[type[WbOpsError]]:
+    for one in cls.__subclasses__():
+        yield one
+        yield from subclasses(one)
+
+
+def test_the_table_has_every_error() -> None:
+    """A new error class needs a line here, and thereby a decision."""
+    public = {cls.__name__ for cls in subclasses(WbOpsError) if not cls.__name__.startswith("_")}
+    assert public - BASES == set(DECISIONS)
+
+
+@pytest.mark.parametrize(("name", "action"), DECISIONS.items())
+def test_each_error_has_its_decision(name: str, action: str) -> None:
+    """AFTER is retried when it says, NEVER fails, the rest is the task's."""
+    from wb_ops.airflow import WandbRetryPolicy
+
+    error = getattr(errors, name)("what failed")
+    error.retry_after_s = 12.0
+    assert WandbRetryPolicy().evaluate(error, 1, 4).action.value == action
+
+
+def test_an_incomplete_export_is_decided_by_its_runs() -> None:
+    """The mildest advice that helps one of them."""
+    from wb_ops.airflow import WandbRetryPolicy
+
+    causes = [Advice(AdviceKind.NEVER), Advice(AdviceKind.AFTER, 3.0)]
+    decision = WandbRetryPolicy().evaluate(ExportIncomplete("some", causes), 1, 4)
+    assert decision.retry_delay == timedelta(seconds=3)
+
+
+def test_a_wrapped_error_is_found() -> None:
+    """What users' code and loaders raise from ours carries its advice."""
+    from wb_ops.airflow import WandbRetryPolicy
+
+    outer = RuntimeError("the callable failed")
+    outer.__cause__ = NotFound("no such project", http_status=404)
+    decision = WandbRetryPolicy().evaluate(outer, 1, 4)
+    assert decision.action.value == "fail"
+    assert decision.reason == "W&B 404 NotFound: a retry cannot help"
+
+
+@pytest.mark.parametrize("exc", [RuntimeError("a bug"), SystemExit(1)])
+def test_other_errors_are_left_to_the_task(exc: BaseException) -> None:
+    """An unknown exception is a bug, and the task's settings decide."""
+    from wb_ops.airflow import WandbRetryPolicy
+
+    assert WandbRetryPolicy().evaluate(exc, 1, 4).action.value == "default"
+
+
+def test_the_delay_is_capped() -> None:
+    """Airflow does not apply max_retry_delay to a policy's delay."""
+    from wb_ops.airflow import WandbRetryPolicy
+
+    error = RateLimited("slow down", http_status=429, retry_after_s=7200)
+    decision = WandbRetryPolicy(max_delay_s=60).evaluate(error, 1, 4)
+    assert decision.retry_delay == timedelta(seconds=60)
+    assert decision.reason == "W&B 429 Retry-After=7200s, capped at 60s"
+
+
+def test_a_busy_warehouse_is_named() -> None:
+    """The reason says who asks for the wait."""
+    from wb_ops.airflow import WandbRetryPolicy
+
+    decision = WandbRetryPolicy().evaluate(WarehouseBusy("held", retry_after_s=15), 1, 4)
+    assert decision.reason == "Warehouse Retry-After=15s"
+
+
+def test_a_wait_that_nobody_named_is_the_tasks() -> None:
+    """A 429 without any header has no delay to hand on."""
+    from wb_ops.airflow import WandbRetryPolicy
+
+    assert WandbRetryPolicy().evaluate(RateLimited("slow down"), 1, 4).action.value == "default"
+
+
+def test_it_can_be_chained() -> None:
+    """Airflow's ChainRetryPolicy asks the user's policy first and ours where that has no view."""
+    from airflow.providers.common.compat.sdk import ChainRetryPolicy
+    from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule
+
+    from wb_ops.airflow import WandbRetryPolicy
+
+    theirs = ExceptionRetryPolicy([RetryRule(ServerUnavailable, RetryAction.FAIL)])
+    chain = ChainRetryPolicy([theirs, WandbRetryPolicy()])
+    assert chain.evaluate(ServerUnavailable("502"), 1, 4).action.value == "fail"
+    assert chain.evaluate(RateLimited("429", retry_after_s=1), 1, 4).action.value == "retry"
+
+
+OLD_AIRFLOW = """
+import sys
+sys.modules["airflow.sdk.definitions.retry_policy"] = None  # as in Airflow 3.2
+from wb_ops.airflow import WandbBackfillSummaryOperator, WandbExportOperator, WandbRetryPolicy
+from wb_ops.airflow.retry_policy import policy_argument
+for operator in (WandbExportOperator, WandbBackfillSummaryOperator):
+    assert operator(task_id="task", warehouse="duckdb:///x.duckdb").retries == 4
+assert policy_argument(None) == {}, "Airflow 3.2 refuses the argument"
+try:
+    WandbRetryPolicy()
+except RuntimeError as error:
+    print(error)
+heavy = {"pyarrow", "pandas", "duckdb"} & set(sys.modules)
+assert not heavy, f"parsing a Dag imports {heavy}"
+"""
+
+
+def test_before_airflow_3_3_the_operators_work_without_it(airflow_home: Path) -> None:
+    """The policy says what it needs; importing operators costs no pyarrow and no warehouse."""
+    done = subprocess.run(
+        [sys.executable, "-c", OLD_AIRFLOW],
+        env={**os.environ, "AIRFLOW_HOME": str(airflow_home)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "WandbRetryPolicy needs Airflow 3.3" in done.stdout

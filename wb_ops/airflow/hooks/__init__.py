@@ -1,0 +1,1 @@
+"""Hooks: an Airflow connection in, a W&B client out. May import: airflow, client, settings."""
