@@ -78,3 +78,9 @@ def test_the_error_is_found_behind_what_wraps_it():
     wrapped.__cause__.__cause__ = ours
     assert find_error(wrapped) is ours
     assert find_error(RuntimeError("a bug")) is None
+
+
+def test_a_bug_while_handling_our_error_is_not_ours():
+    bug = KeyError("typo")
+    bug.__context__ = errors.RateLimited("slow down")
+    assert find_error(bug) is None

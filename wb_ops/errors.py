@@ -239,12 +239,13 @@ def find_error(exc: BaseException | None) -> WbOpsError | None:
     """Return the first error of ours in `exc` and its chain of causes, or None.
 
     Loaders and orchestrators wrap what a task raises, so the error that carries the advice is
-    often a cause of a cause.
+    often a cause of a cause. An error that was merely being handled is not followed: what was
+    raised then is another failure.
     """
     seen: set[int] = set()
     while exc is not None and id(exc) not in seen:
         if isinstance(exc, WbOpsError):
             return exc
         seen.add(id(exc))
-        exc = exc.__cause__ or exc.__context__
+        exc = exc.__cause__
     return None

@@ -23,7 +23,6 @@ class RequestBudget:
         self._clock = clock
         self._lock = threading.Lock()
         self._not_before = 0.0
-        self.waited_s = 0.0
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Note what an answer says about the time of the next request."""
@@ -31,20 +30,25 @@ class RequestBudget:
             with self._lock:
                 self._not_before = max(self._not_before, self._clock() + wait_s)
 
-    def take(self, sleep: Callable[[float], None], max_wait_s: float) -> None:
+    def take(self, sleep: Callable[[float], None], max_wait_s: float) -> float:
         """Return when a request may be sent; other threads' findings count too.
+
+        Returns:
+            The seconds slept.
 
         Raises:
             RateLimited: the wait is longer than `max_wait_s` (retry: after that wait).
         """
+        waited_s = 0.0
         while (wait_s := self._wait_s()) > 0:
             if wait_s > max_wait_s:
                 raise RateLimited(
                     f"W&B's request limit is spent for another {wait_s:.0f} s.",
                     retry_after_s=wait_s,
                 )
-            self.waited_s += wait_s
+            waited_s += wait_s
             sleep(wait_s)
+        return waited_s
 
     def _wait_s(self) -> float:
         with self._lock:

@@ -56,19 +56,31 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Traffic:
-    """What a transport has sent and received so far; read it before and after to measure."""
+    """What a transport has sent and received so far; read it before and after to measure.
+
+    `waited_s` is time slept because the server asked for it, summed over threads.
+    """
 
     requests: int = 0
     received_bytes: int = 0
     retries: int = 0
+    waited_s: float = 0.0
     lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
-    def add(self, *, requests: int = 0, received_bytes: int = 0, retries: int = 0) -> None:
+    def add(
+        self,
+        *,
+        requests: int = 0,
+        received_bytes: int = 0,
+        retries: int = 0,
+        waited_s: float = 0.0,
+    ) -> None:
         """Count, from any thread."""
         with self.lock:
             self.requests += requests
             self.received_bytes += received_bytes
             self.retries += retries
+            self.waited_s += waited_s
 
 
 class Transport:
@@ -149,9 +161,10 @@ class Transport:
         return advice.kind is AdviceKind.BACKOFF
 
     def _note_retry(self, state: RetryCallState) -> None:
-        self.traffic.add(retries=1)
         error = state.outcome.exception() if state.outcome else None
         wait_s = state.next_action.sleep if state.next_action else 0.0
+        is_asked = isinstance(error, CommError) and error.advice.kind is AdviceKind.AFTER
+        self.traffic.add(retries=1, waited_s=wait_s if is_asked else 0.0)
         log.warning(
             "%s; trying again in %.1f s (attempt %d of %d)",
             self._mask(str(error)),
@@ -172,7 +185,7 @@ class Transport:
         if url.startswith("/"):
             url = self.settings.base_url + url
         for _ in range(MAX_REDIRECTS):
-            self.budget.take(self._sleep, self.settings.max_wait_s)
+            self._wait_for_budget()
             with self._in_flight, _mapped(facts, is_write=is_write):
                 response = self._one_request(method, url, body)
             if self._auth.is_ours(url):
@@ -181,6 +194,11 @@ class Transport:
                 return response
             url = self._redirected(method, url, response, facts)
         raise InvalidRequest(f"More than {MAX_REDIRECTS} redirects.", **facts)
+
+    def _wait_for_budget(self) -> None:
+        waited_s = self.budget.take(self._sleep, self.settings.max_wait_s)
+        if waited_s:
+            self.traffic.add(waited_s=waited_s)
 
     def _one_request(self, method: str, url: str, body: dict[str, Any] | None) -> Response:
         self.traffic.add(requests=1)

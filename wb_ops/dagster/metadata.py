@@ -39,8 +39,8 @@ class Meter:
     @classmethod
     def start(cls, api: Api) -> Meter:
         """Read the meter now."""
-        traffic, budget = api.transport.traffic, api.transport.budget
-        return cls(api, traffic.requests, traffic.received_bytes, budget.waited_s, time.monotonic())
+        now = api.transport.traffic
+        return cls(api, now.requests, now.received_bytes, now.waited_s, time.monotonic())
 
     def used(self) -> Metadata:
         """Requests, bytes, and seconds; of these, the seconds waited for W&B's request limit."""

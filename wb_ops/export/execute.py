@@ -91,7 +91,7 @@ class _Execution:
         self.source = self.api.source(str(request.owner))
         self.sent_before = transport.traffic.requests
         self.received_before = transport.traffic.received_bytes
-        self.waited_before = transport.budget.waited_s
+        self.waited_before = transport.traffic.waited_s
         self.report = ExportReport(
             load_id=self.plan.load_id,
             dataset=request.dataset_name,
@@ -287,7 +287,7 @@ class _Execution:
         transport = self.api.transport
         self.report.requests = transport.traffic.requests - self.sent_before
         self.report.size_bytes = transport.traffic.received_bytes - self.received_before
-        self.report.waited_s = transport.budget.waited_s - self.waited_before
+        self.report.waited_s = transport.traffic.waited_s - self.waited_before
         self.report.seconds = time.monotonic() - self.started
 
     def _note(self, batch: Sequence[StagedRun], receipts: Sequence[Receipt]) -> None:

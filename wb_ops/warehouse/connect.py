@@ -24,7 +24,7 @@ def connect(url: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Warehouse:
     parts = urlsplit(url)
     if parts.scheme != "duckdb":
         raise WarehouseRefused(
-            f"No warehouse for {parts.scheme or url!r}: use duckdb:///FILE (relative) or "
+            f"No warehouse for {parts.scheme or url}: use duckdb:///FILE (relative) or "
             "duckdb:////ABSOLUTE/FILE."
         )
     if parts.netloc or not parts.path.strip("/"):

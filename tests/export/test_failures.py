@@ -1,0 +1,151 @@
+"""One run's trouble stays with that run; what concerns all stops all; nothing is half written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from wb_ops import (
+    Api,
+    AuthenticationFailed,
+    ExportIncomplete,
+    ExportRequest,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    Warehouse,
+    WarehouseRefused,
+    connect,
+    execute_export,
+    plan_export,
+)
+from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.settings import Settings
+
+Ask = Callable[[str], list[dict[str, Any]]]
+REQUEST = ExportRequest("ann", "trials")
+HISTORY = [{"_step": step, "loss": float(step)} for step in range(10)]
+
+
+@pytest.fixture
+def project(server: DevServer) -> DevServer:
+    server.seed_runs(
+        {"entity": "ann", "project": "trials", "run_id": f"r{index}", "history": HISTORY}
+        for index in range(4)
+    )
+    return server
+
+
+@pytest.fixture
+def api(server: DevServer) -> Api:
+    """Tries once, so that a fault is an error at once."""
+    settings = Settings(api_key=server.api_key, base_url=server.url, max_attempts=1)
+    return Api(settings=replace(settings, max_wait_s=1.0))
+
+
+@pytest.mark.usefixtures("project")
+class TestOneRun:
+    def test_its_failure_is_in_its_receipt_and_the_rest_goes_on(
+        self, server: DevServer, export: Any, ask: Ask
+    ):
+        server.faults.add(Fault(Matcher(origin="storage"), Responder.truncated(50)))
+        _, report = export()
+        assert report.statuses == {"complete": 3, "failed": 1}
+        assert ask("select count(*) as n from history") == [{"n": 30}]
+        failed = ask("select note from _wb_receipts where status = 'failed'")
+        assert "MalformedResponse" in failed[0]["note"]
+        plan, healed = export()
+        assert [run.reason for run in plan.runs] == ["failed before"]
+        assert healed.statuses == {"complete": 1}
+        assert ask("select count(*) as n from history") == [{"n": 40}]
+
+    def test_fail_commits_the_rest_and_raises(self, server: DevServer, export: Any, ask: Ask):
+        server.faults.add(Fault(Matcher(origin="storage"), Responder.truncated(50)))
+        with pytest.raises(ExportIncomplete, match="1 of 4") as caught:
+            export(on_incomplete="fail")
+        assert caught.value.advice.kind == "backoff"
+        assert ask("select count(*) as n from history") == [{"n": 30}]
+
+    def test_a_run_deleted_meanwhile_is_marked(
+        self, server: DevServer, api: Api, warehouse: Warehouse, ask: Ask
+    ):
+        plan = plan_export(REQUEST, api, warehouse)
+        server.delete_run("ann", "trials", "r1")
+        report = execute_export(plan, api, warehouse)
+        assert report.statuses == {"complete": 3, "deleted": 1}
+        assert ask("select count(*) as n from runs") == [{"n": 3}]
+
+    def test_rows_that_do_not_add_up_are_unexplained_and_read_again(
+        self, server: DevServer, export: Any, ask: Ask
+    ):
+        def one_more_row() -> None:
+            server.append_history("ann", "trials", "r0", [{"_step": 99, "loss": 1.0}])
+
+        meanwhile = Fault(Matcher(origin="storage"), Responder(status=None), action=one_more_row)
+        server.faults.add(meanwhile)
+        _, report = export(filters={"name": "r0"})
+        assert report.statuses == {"unexplained": 1}
+        plan, report = export(filters={"name": "r0"})
+        assert [run.reason for run in plan.runs] == ["unexplained before"]
+        assert report.statuses == {"complete": 1}
+        assert ask("select count(*) as n from history where run_id = 'r0'") == [{"n": 11}]
+
+    def test_a_config_that_is_no_json_spoils_no_other_run(
+        self, server: DevServer, export: Any, ask: Ask
+    ):
+        server.edit_run("ann", "trials", "r2", raw_config="{broken")
+        export()
+        assert ask("select count(*) as n from runs") == [{"n": 3}]
+        note = "select note from _wb_receipts where table_name = 'runs' and status = 'failed'"
+        assert "r2" in ask(note)[0]["note"]
+
+
+@pytest.mark.usefixtures("project")
+class TestEverything:
+    def test_a_limit_stops_and_the_next_export_goes_on(
+        self, server: DevServer, api: Api, warehouse: Warehouse, export: Any, ask: Ask
+    ):
+        limit = Responder.rate_limited(60)
+        server.faults.add(Fault(Matcher(operation="RunParquetHistory", nth=3), limit))
+        with pytest.raises(RateLimited) as caught:
+            execute_export(plan_export(REQUEST, api, warehouse), api, warehouse)
+        assert caught.value.advice.seconds is not None
+        marks = warehouse.read_tables(REQUEST.dataset_name, ["_wb_state"])["_wb_state"]
+        assert marks["watermark"].to_pylist() in ([], [None])
+
+    def test_a_wrong_key_stops_before_anything_is_written(
+        self, server: DevServer, warehouse: Warehouse
+    ):
+        wrong = Api({"base_url": server.url}, api_key="w" * 40)
+        with pytest.raises(AuthenticationFailed):
+            plan_export(REQUEST, wrong, warehouse)
+        assert warehouse.read_tables(REQUEST.dataset_name, ["runs"])["runs"].num_rows == 0
+
+    def test_a_missing_project(self, api: Api, warehouse: Warehouse):
+        with pytest.raises(NotFound, match="ann/nothing"):
+            plan_export(ExportRequest("ann", "nothing"), api, warehouse)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"mode": "sometimes"}, "mode='sometimes'"),
+        ({"on_incomplete": "panic"}, "on_incomplete='panic'"),
+        ({"entity": "a/b"}, "entity='a/b'"),
+        ({"project": ""}, "project=''"),
+        ({"max_workers": 0}, "max_workers=0"),
+    ],
+)
+def test_a_bad_request_names_field_and_value(changes: dict[str, Any], words: str):
+    with pytest.raises(InvalidRequest, match=words):
+        replace(REQUEST, **changes)
+
+
+def test_a_missing_folder_is_refused_before_any_request(server: DevServer, api: Api, tmp_path):
+    nowhere = connect(f"duckdb:///{tmp_path}/nowhere/x.duckdb")
+    with pytest.raises(WarehouseRefused, match="create it"):
+        plan_export(REQUEST, api, nowhere)
+    assert len(server.requests) == 0
