@@ -1,0 +1,162 @@
+"""The DuckDB warehouse: whole batches, one writer, refusals that name their remedy."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from wb_ops import Warehouse, WarehouseBusy, WarehouseRefused, connect
+from wb_ops.tables.history import history_batch
+from wb_ops.tables.runs import runs_table
+from wb_ops.tables.schemas import SCHEMA_VERSION, STATE
+from wb_ops.warehouse import Batch, Owner, dataset_name
+from wb_ops.warehouse.base import staged_key, staged_name
+
+OWNER = Owner("ann", "trials")
+DATASET = "ann__trials"
+
+
+def batch(
+    tmp_path: Path, metrics: dict[str, list], run_id: str = "r1", owner: Owner = OWNER
+) -> Batch:
+    steps = range(len(next(iter(metrics.values()))))
+    table = pa.table({"_step": list(steps), **metrics})
+    names = {key: staged_name(key) for key in metrics}
+    path = tmp_path / f"{run_id}.parquet"
+    pq.write_table(history_batch(run_id, table, names, "load-1"), path)
+    node = {"name": run_id, "id": "x", "state": "finished"}
+    runs = runs_table([node], entity=owner.entity, project=owner.project, load_id="load-1")
+    state = {"scope": "s", "entity": owner.entity, "project": owner.project, "schema_version": 1}
+    return Batch(
+        dataset=DATASET, owner=owner, load_id="load-1", runs=runs, history=[path],
+        replaced=[run_id], meta={"_wb_state": pa.Table.from_pylist([state], schema=STATE)},
+    )  # fmt: skip
+
+
+def test_a_batch_is_readable_and_replaces_itself(warehouse: Warehouse, tmp_path: Path):
+    for _ in range(2):
+        committed = warehouse.commit(batch(tmp_path, {"loss": [0.5, float("nan")]}))
+        assert (committed.runs, committed.history_rows) == (1, 2)
+    rows = warehouse.query("select loss from history order by _step", DATASET).to_pylist()
+    assert len(rows) == 2
+    assert rows[0] == {"loss": 0.5}
+    assert rows[1]["loss"] != rows[1]["loss"]
+
+
+def test_hostile_names_get_columns_of_their_own(warehouse: Warehouse, tmp_path: Path):
+    keys = ["loss", "Loss", "LOSS", 'a"b', "run_id", "a/b", "a.b", "x" * 200, "损失", "select"]
+    warehouse.commit(batch(tmp_path, {key: [float(n)] for n, key in enumerate(keys)}))
+    registry = warehouse.query("select * from _wb_columns", DATASET).to_pylist()
+    names = {row["original_key"]: row["column_name"] for row in registry}
+    assert set(names) == set(keys)
+    assert names["loss"] == "loss"
+    row = warehouse.query("select * from history", DATASET).to_pylist()[0]
+    assert [row[names[key]] for key in keys] == [float(n) for n in range(len(keys))]
+
+
+def test_a_column_keeps_its_name(warehouse: Warehouse, tmp_path: Path):
+    assert warehouse.commit(batch(tmp_path, {"loss": [1.0]})).new_columns == ("loss",)
+    assert warehouse.commit(batch(tmp_path, {"loss": [1.0]}, "r2")).new_columns == ()
+
+
+def test_a_failing_batch_leaves_nothing(warehouse: Warehouse, tmp_path: Path):
+    good = batch(tmp_path, {"loss": [1.0]})
+    warehouse.commit(good)
+    (tmp_path / "cut.parquet").write_bytes(good.history[0].read_bytes()[:100])
+    torn = batch(tmp_path, {"loss": [2.0], "new": [3.0]}, "r2")
+    with pytest.raises(pa.ArrowInvalid):
+        warehouse.commit(
+            Batch(**{**{name: getattr(torn, name) for name in Batch.__slots__},
+                     "history": [*torn.history, tmp_path / "cut.parquet"]})
+        )  # fmt: skip
+    assert warehouse.query("select run_id from runs", DATASET).to_pylist() == [{"run_id": "r1"}]
+    assert "new" not in warehouse.query("select * from history", DATASET).column_names
+
+
+def test_a_column_that_was_altered_is_not_rounded_into(warehouse: Warehouse, tmp_path: Path):
+    warehouse.commit(batch(tmp_path, {"loss": [1.0]}))
+    path = warehouse.url.removeprefix("duckdb:///")
+    with duckdb.connect(path) as connection:
+        connection.execute(f"alter table {DATASET}.history alter loss type bigint")
+    with pytest.raises(WarehouseRefused, match=r"history\.loss is BIGINT"):
+        warehouse.commit(batch(tmp_path, {"loss": [0.5]}, "r2"))
+
+
+def test_another_projects_dataset_is_refused(warehouse: Warehouse, tmp_path: Path):
+    warehouse.commit(batch(tmp_path, {"loss": [1.0]}))
+    with pytest.raises(WarehouseRefused, match="holds ann/trials, not bob/trials"):
+        warehouse.check(DATASET, Owner("bob", "trials"))
+    with pytest.raises(WarehouseRefused):
+        warehouse.commit(batch(tmp_path, {"loss": [1.0]}, owner=Owner("bob", "trials")))
+
+
+def test_a_newer_schema_is_refused(warehouse: Warehouse, tmp_path: Path):
+    warehouse.commit(batch(tmp_path, {"loss": [1.0]}))
+    with duckdb.connect(warehouse.url.removeprefix("duckdb:///")) as connection:
+        connection.execute(f"update {DATASET}._wb_state set schema_version = {SCHEMA_VERSION + 1}")
+    with pytest.raises(WarehouseRefused, match="upgrade wb_ops"):
+        warehouse.check(DATASET, OWNER)
+
+
+def test_a_dataset_named_like_its_file_is_refused(tmp_path: Path):
+    with pytest.raises(WarehouseRefused, match="another file name"):
+        connect(f"duckdb:///{tmp_path / DATASET}.duckdb").check(DATASET, OWNER)
+
+
+def test_another_writer_is_waited_for(warehouse: Warehouse, tmp_path: Path):
+    path = warehouse.url.removeprefix("duckdb:///")
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print('held', flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    try:
+        with pytest.raises(WarehouseBusy) as caught:
+            connect(warehouse.url, lock_timeout_s=0.5).commit(batch(tmp_path, {"loss": [1.0]}))
+        assert caught.value.advice.kind == "after"
+        release = threading.Timer(1.0, holder.communicate, ["\n"])
+        release.start()
+        assert warehouse.commit(batch(tmp_path, {"loss": [1.0]})).runs == 1
+        release.join()
+    finally:
+        holder.kill()
+        holder.wait(10)
+
+
+def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
+    (tmp_path / "x.duckdb").write_text("hello, this is not a database" * 500)
+    with pytest.raises(WarehouseRefused):
+        connect(f"duckdb:///{tmp_path}/x.duckdb").check(DATASET, OWNER)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("postgres", "duckdb:///FILE"),
+        ("mysql://host/db", "No warehouse for mysql"),
+        ("duckdb://x.duckdb", "three slashes"),
+        ("duckdb:///", "names no file"),
+    ],
+)
+def test_a_url_that_is_no_warehouse(url: str, words: str):
+    with pytest.raises(WarehouseRefused, match=words):
+        connect(url)
+
+
+def test_the_name_of_a_dataset():
+    assert dataset_name("my-team", "my-project") == "my_team__my_project"
+    assert dataset_name("ann", "A") != dataset_name("ann", "a")
+
+
+@pytest.mark.parametrize("key", ["loss", "Loss", "a/b", "ü 损失", ""])
+def test_staged_names_come_back(key: str):
+    assert staged_key(staged_name(key)) == key
+    assert staged_key("run_id") is None
