@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types clean
+.PHONY: help demo test soak check lint types clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -29,6 +29,9 @@ lint: $(READY) ## check style
 
 types: $(READY) ## check types
 	$(BIN)/mypy
+
+soak: $(READY) ## kill an export 200 times (WB_OPS_KILLS, WB_OPS_SEED)
+	WB_OPS_KILLS=$${WB_OPS_KILLS:-200} $(BIN)/python -m pytest tests/export/test_kill.py --timeout 3600
 
 check: test lint types ## all that CI runs
 
