@@ -66,7 +66,7 @@ def wait_for_rows(server: DevServer, writer: subprocess.Popen, run_id: str, coun
 def exported(request: pytest.FixtureRequest, logged: DevServer, tmp_path: Path) -> Warehouse:
     warehouse = connect(f"duckdb:///{tmp_path / 'w.duckdb'}")
     with Api({"base_url": logged.url}, api_key=logged.api_key) as api:
-        api.reader.use_parquet = request.param == "files"
+        api.reader.has_parquet = request.param == "files"
         report = execute_export(plan_export(REQUEST, api, warehouse), api, warehouse)
     assert report.statuses == {"complete": 2, "growing": 1}
     sources = {one.run_id: one.source for one in report.receipts}

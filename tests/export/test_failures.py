@@ -109,7 +109,7 @@ class TestEverything:
         self, server: DevServer, api: Api, warehouse: Warehouse, export: Any, ask: Ask
     ):
         limit = Responder.rate_limited(60)
-        server.faults.add(Fault(Matcher(operation="RunParquetHistory", nth=3), limit))
+        server.faults.add(Fault(Matcher(operation="RunParquetHistory"), limit))
         with pytest.raises(RateLimited) as caught:
             execute_export(plan_export(REQUEST, api, warehouse), api, warehouse)
         assert caught.value.advice.seconds is not None

@@ -103,7 +103,7 @@ class Api:
     def flush(self) -> None:
         """Forget what is kept: the viewer, and whether the server has parquet exports."""
         self._viewer = None
-        self._reader.use_parquet = True
+        self._reader.has_parquet = True
 
     def runs(
         self,

@@ -6,80 +6,131 @@ yet is "live" and is read by windows of steps.
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
-from wb_ops.client.operations import (
-    EVENTS,
-    FULL_HISTORY,
-    HISTORY_COUNTERS,
-    HISTORY_SOURCES,
-    SAMPLED_HISTORY,
-)
+from wb_ops.client.parts import Piece, clusters, file_pieces, table_piece
 from wb_ops.client.source import RunSource
+from wb_ops.client.sources import (
+    RUNS_PER_REQUEST,
+    HistorySources,
+    fetch_many_sources,
+    fetch_sources,
+)
 from wb_ops.client.windows import read_windows
 from wb_ops.errors import InvalidRequest, MalformedResponse, PermissionDenied
 from wb_ops.tables.history import MergedHistory, live_table, merge_parts, select_keys
-from wb_ops.tables.values import parse_json
 
 log = logging.getLogger("wb_ops")
 
 URL_ATTEMPTS = 3
+Require = Literal["any", "all"]
+# Columns that belong to a row whatever keys are asked for.
+_OWN = ("_step", "_timestamp", "_runtime")
 
 
 @dataclass(frozen=True, slots=True)
-class Sources:
-    """Where a run's rows are right now, and the server's counters of that moment."""
+class Selection:
+    """Which rows and columns of a history are wanted.
 
-    line_count: int
-    last_step: int | None
-    urls: tuple[str, ...] = ()
-    first_live_step: int | None = None
+    `keys` None means all; else rows that hold any (or all: `require`) of the keys.
+    `min_step` is included, `max_step` is not.
+    """
+
+    keys: tuple[str, ...] | None = None
+    min_step: int | None = None
+    max_step: int | None = None
+    require: Require = "any"
 
     @property
-    def is_exported(self) -> bool:
-        """Whether any row has been exported to parquet."""
-        return bool(self.urls)
+    def columns(self) -> tuple[str, ...] | None:
+        """The columns to read, or None for all."""
+        return None if self.keys is None else (*_OWN, *self.keys)
+
+    def touches(self, first_step: int, last_step: int) -> bool:
+        """Whether any of these steps is wanted."""
+        starts_late = self.max_step is not None and first_step >= self.max_step
+        ends_early = self.min_step is not None and last_step < self.min_step
+        return not (starts_late or ends_early)
+
+    def within(self, table: pa.Table) -> pa.Table:
+        """Keep the rows inside min_step..max_step."""
+        step = pc.cast(table["_step"], pa.int64())
+        if self.min_step is not None:
+            table = table.filter(pc.greater_equal(step, self.min_step))
+            step = pc.cast(table["_step"], pa.int64())
+        return table if self.max_step is None else table.filter(pc.less(step, self.max_step))
 
 
 @dataclass(frozen=True, slots=True)
 class RawHistory:
-    """The rows of one run as they came: parquet parts in file order, then live rows.
+    """One run's rows as they came, on this machine: files, and live rows in memory.
 
-    `source` is parquet, live (windows after the parquet files), paged (windows only) or
-    parquet+live. `keys` is the selection that `merged` applies.
+    Use it as a context manager: its end removes the files. `source` is parquet, parquet+live,
+    or paged (windows of steps only).
     """
 
     path: str
-    parts: tuple[pa.Table, ...]
+    pieces: tuple[Piece, ...]
+    selection: Selection
     source: str
     size_bytes: int
-    keys: tuple[str, ...] | None = None
+    files: tuple[IO[bytes], ...] = field(default=(), repr=False)
+
+    def __enter__(self) -> RawHistory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for file in self.files:
+            file.close()
 
     def merged(self) -> MergedHistory:
-        """Merge the parts into one row a step; later parts win per key.
+        """Merge everything into one row a step; later values win per key.
 
         Raises:
             MalformedResponse: a row has no usable `_step` (retry: backoff).
         """
+        return self._merge(self.pieces)
+
+    def iter_merged(self) -> Iterator[MergedHistory]:
+        """Merge group by group, in the order of steps; no step is in two groups.
+
+        Memory holds one group: about 100,000 rows, more only where files overlap.
+
+        Raises:
+            MalformedResponse: a row has no usable `_step` (retry: backoff).
+        """
+        for group in clusters(self.pieces):
+            yield self._merge(group)
+
+    def select(self, table: pa.Table, *, own_columns: bool = False) -> pa.Table:
+        """Apply the keys to a merged table; `own_columns` keeps `_timestamp` and `_runtime`."""
+        keys = self.selection.keys
+        if keys is None:
+            return table
+        selected = select_keys(table, keys, self.selection.require)
+        if not own_columns:
+            return selected
+        kept = table.filter(pc.is_in(table["_step"], value_set=selected["_step"]))
+        return select_keys(kept, (*_OWN[1:], *keys), "any")
+
+    def _merge(self, pieces: Sequence[Piece]) -> MergedHistory:
+        ordered = sorted(pieces, key=lambda piece: piece.first_step)
+        names = self.selection.columns
         try:
-            history = merge_parts(self.parts)
-        except ValueError as exc:
-            raise MalformedResponse(
-                f"The rows of {self.path} cannot be merged: {exc}", exc
-            ) from exc
-        if self.keys is None:
-            return history
-        return replace(history, table=select_keys(history.table, self.keys))
+            return merge_parts([self.selection.within(piece.read(names)) for piece in ordered])
+        except (ValueError, OSError) as exc:
+            raise MalformedResponse(f"The rows of {self.path} cannot be read: {exc}", exc) from exc
 
 
 @dataclass(slots=True)
@@ -87,170 +138,148 @@ class HistoryReader:
     """Reads histories with a bounded number of threads; shared by all runs of an Api."""
 
     max_workers: int
-    use_parquet: bool = True
+    has_parquet: bool = True
     _executor: Executor | None = field(default=None, repr=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def read(
         self,
         source: RunSource,
         run_id: str,
-        keys: Sequence[str] | None = None,
-        min_step: int | None = None,
-        max_step: int | None = None,
+        selection: Selection = Selection(),
+        sources: HistorySources | None = None,
     ) -> RawHistory:
-        """Read every row with min_step <= `_step` < max_step.
+        """Fetch the files and live rows of one history; one request, and one a file or window.
+
+        `sources` saves the first request where the answer is known and fresh.
 
         Raises:
             CommError: NotFound for a run that is gone; else by the table in `errors`.
         """
-        for attempt in range(1, URL_ATTEMPTS + 1):
-            sources = self._fetch_sources(source, run_id)
+        for _ in range(URL_ATTEMPTS - 1):
+            found = sources or self._sources(source, run_id)
             try:
-                files = self._download(source, run_id, sources.urls)
-                break
+                return self._read_once(source, run_id, selection, found)
             except PermissionDenied:
-                if attempt == URL_ATTEMPTS:
-                    raise
                 log.info("%s/%s: a signed URL has expired; asking again", source.path, run_id)
-        first_live = _first_live_step(sources)
-        live = [] if first_live is None else self._live(source, run_id, sources, first_live)
-        parts = [_read_parquet(body) for body in files]
-        if live:
-            parts.append(_live_part(live))
-        return RawHistory(
-            path=f"{source.path}/{run_id}",
-            parts=tuple(_between(part, min_step, max_step) for part in parts),
-            source=_source_name(sources, bool(live)),
-            size_bytes=sum(map(len, files)) + sum(map(len, live)),
-            keys=None if keys is None else tuple(keys),
-        )
+                sources = None
+        return self._read_once(source, run_id, selection, self._sources(source, run_id))
+
+    def sources_of(self, source: RunSource, run_ids: Sequence[str]) -> dict[str, HistorySources]:
+        """Ask for the sources of many runs in few requests, where the server takes that."""
+        if not self.has_parquet or len(run_ids) < 2:
+            return {}
+        found: dict[str, HistorySources] = {}
+        for at in range(0, len(run_ids), RUNS_PER_REQUEST):
+            found |= fetch_many_sources(source, run_ids[at : at + RUNS_PER_REQUEST])
+        return found
 
     def close(self) -> None:
         """End the threads."""
-        if self._executor is not None:
-            self._executor.shutdown()
-            self._executor = None
+        with self._lock:
+            if self._executor is not None:
+                self._executor.shutdown()
+                self._executor = None
 
     def _pool(self) -> Executor:
-        if self._executor is None:
-            self._executor = ThreadPoolExecutor(self.max_workers, "wb_ops-history")
-        return self._executor
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(self.max_workers, "wb_ops-history")
+            return self._executor
 
-    def _fetch_sources(self, source: RunSource, run_id: str) -> Sources:
-        if self.use_parquet:
+    def _sources(self, source: RunSource, run_id: str) -> HistorySources:
+        if self.has_parquet:
             try:
-                return _parse_sources(
-                    source.fetch_run_fields(
-                        source.operation(
-                            "RunParquetHistory", HISTORY_SOURCES, name=run_id, liveKeys=["_step"]
-                        )
-                    )
-                )
+                return fetch_sources(source, run_id, has_parquet=True)
             except InvalidRequest as error:
                 if "parquetHistory" not in error.message:
                     raise
                 log.info("this server has no parquet exports; reading by windows of steps")
-                self.use_parquet = False
-        operation = source.operation("RunHistoryKeys", HISTORY_COUNTERS, name=run_id)
-        return _parse_sources(source.fetch_run_fields(operation))
+                self.has_parquet = False
+        return fetch_sources(source, run_id, has_parquet=False)
 
-    def _download(self, source: RunSource, run_id: str, urls: Sequence[str]) -> list[bytes]:
+    def _read_once(
+        self, source: RunSource, run_id: str, selection: Selection, found: HistorySources
+    ) -> RawHistory:
+        with ExitStack() as opened:
+            files = self._download(source, run_id, found.urls, opened)
+            live = self._live(source, run_id, selection, found)
+            raw = _raw(f"{source.path}/{run_id}", files, live, selection, found)
+            # From here on the history closes its files.
+            opened.pop_all()
+        return raw
+
+    def _download(
+        self, source: RunSource, run_id: str, urls: Sequence[str], opened: ExitStack
+    ) -> list[IO[bytes]]:
         path = f"{source.path}/{run_id}"
-        return list(self._pool().map(lambda url: source.transport.download(url, path), urls))
+        # Unlinked from the start: they are gone with this process, however that ends.
+        files: list[IO[bytes]] = []
+        for _ in urls:
+            file = TemporaryFile(prefix="wb_ops-")  # noqa: SIM115 - `opened` closes it
+            files.append(opened.enter_context(file))
+        fetch = source.transport.download_to
+        done = [
+            self._pool().submit(fetch, file, url, path)
+            for file, url in zip(files, urls, strict=True)
+        ]
+        # All of them have ended before a file is closed.
+        wait(done)
+        for future in done:
+            future.result()
+        return files
 
-    def _live(self, source: RunSource, run_id: str, sources: Sources, first_step: int) -> list[str]:
-        return list(
-            chain.from_iterable(
-                read_windows(
-                    self._pool(), source, run_id, first_step, sources.last_step,
-                    sources.line_count,
-                )
-            )
-        )  # fmt: skip
-
-
-def _parse_sources(run: Mapping[str, Any]) -> Sources:
-    exports = run.get("parquetHistory") or {}
-    live = exports.get("liveData") or []
-    steps = [step for row in live if (step := _step_of(row)) is not None]
-    return Sources(
-        line_count=int(run.get("historyLineCount") or 0),
-        last_step=_last_step(run.get("historyKeys")),
-        urls=tuple(exports.get("parquetUrls") or ()),
-        first_live_step=min(steps, default=None),
-    )
-
-
-def _step_of(row: object) -> int | None:
-    parsed = parse_json(row) if isinstance(row, str) else row
-    step = parsed.get("_step") if isinstance(parsed, dict) else None
-    return int(step) if isinstance(step, int | float) else None
-
-
-def _last_step(keys: object) -> int | None:
-    parsed = parse_json(keys) if isinstance(keys, str) else keys
-    step = parsed.get("lastStep") if isinstance(parsed, dict) else None
-    return int(step) if isinstance(step, int | float) and step >= 0 else None
+    def _live(
+        self, source: RunSource, run_id: str, selection: Selection, found: HistorySources
+    ) -> list[str]:
+        if found.first_live_step is None:
+            return []
+        first, last = found.first_live_step, found.last_step
+        if selection.min_step is not None:
+            first = max(first, selection.min_step)
+        if selection.max_step is not None:
+            last = min(selection.max_step - 1, selection.max_step if last is None else last)
+        windows = read_windows(self._pool(), source, run_id, first, last, found.line_count)
+        return list(chain.from_iterable(windows))
 
 
-def _first_live_step(sources: Sources) -> int | None:
-    """The step from which rows must be read live, or None if all are exported."""
-    if sources.first_live_step is not None:
-        return sources.first_live_step
-    if sources.is_exported or sources.line_count == 0:
-        return None
-    return 0
+def _raw(
+    path: str,
+    files: Sequence[IO[bytes]],
+    live: Sequence[str],
+    selection: Selection,
+    found: HistorySources,
+) -> RawHistory:
+    pieces = [piece for file in files for piece in file_pieces(file, path)]
+    size_bytes = sum(file.seek(0, 2) for file in files) + sum(map(len, live))
+    if live:
+        pieces.append(_live_piece(live, path))
+    wanted = [piece for piece in pieces if selection.touches(piece.first_step, piece.last_step)]
+    return RawHistory(path, tuple(wanted), selection, _name(found, live), size_bytes, tuple(files))
 
 
-def _read_parquet(body: bytes) -> pa.Table:
+def _live_piece(rows: Sequence[str], path: str) -> Piece:
     try:
-        return pq.read_table(pa.BufferReader(body))
-    except (pa.ArrowInvalid, OSError) as exc:
-        raise MalformedResponse(
-            f"A history export of {len(body)} bytes is not a whole parquet file.", exc
-        ) from exc
+        return table_piece(live_table(rows))
+    except (ValueError, KeyError) as exc:
+        raise MalformedResponse(f"The live rows of {path} cannot be read: {exc}", exc) from exc
 
 
-def _live_part(rows: Sequence[str]) -> pa.Table:
-    try:
-        return live_table(rows)
-    except ValueError as exc:
-        raise MalformedResponse(f"The live rows cannot be read: {exc}", exc) from exc
-
-
-def _between(part: pa.Table, min_step: int | None, max_step: int | None) -> pa.Table:
-    if min_step is None and max_step is None:
-        return part
-    step = pc.cast(part["_step"], pa.int64())
-    if min_step is not None:
-        part = part.filter(pc.greater_equal(step, min_step))
-        step = pc.cast(part["_step"], pa.int64())
-    return part if max_step is None else part.filter(pc.less(step, max_step))
-
-
-def _source_name(sources: Sources, has_live: bool) -> str:
-    if not sources.is_exported:
+def _name(found: HistorySources, live: Sequence[str]) -> str:
+    if not found.urls:
         return "paged"
-    return "parquet+live" if has_live else "parquet"
+    return "parquet+live" if live else "parquet"
 
 
-def sampled_history(
-    source: RunSource, run_id: str, samples: int, keys: Sequence[str] | None, x_axis: str,
-    stream: str,
-) -> list[dict[str, Any]]:  # fmt: skip
-    """Return rows that the server sampled; one request."""
-    if keys is not None:
-        if stream != "default":
-            raise InvalidRequest(f"keys cannot be chosen for stream {stream!r}: leave keys out.")
-        spec = {"keys": [x_axis, *(key for key in keys if key != x_axis)], "samples": samples}
-        operation = source.operation(
-            "RunSampledHistory", SAMPLED_HISTORY, name=run_id, specs=[json.dumps(spec)]
-        )
-        return list((source.fetch_run_fields(operation).get("sampledHistory") or [[]])[0])
-    name, document = ("RunFullHistory", FULL_HISTORY)
-    field_name = "history"
-    if stream != "default":
-        name, document, field_name = "RunEvents", EVENTS, "events"
-    fields = source.fetch_run_fields(source.operation(name, document, name=run_id, samples=samples))
-    rows = [parse_json(row) if isinstance(row, str) else row for row in fields[field_name] or []]
-    return [row for row in rows if isinstance(row, dict)]
+def joined(one: MergedHistory, other: MergedHistory) -> MergedHistory:
+    """Add up the counts of two groups of one history; the table is the first one's."""
+    firsts = [step for step in (one.first_step, other.first_step) if step is not None]
+    lasts = [step for step in (one.last_step, other.last_step) if step is not None]
+    return replace(
+        one,
+        rows_read=one.rows_read + other.rows_read,
+        distinct_steps=one.distinct_steps + other.distinct_steps,
+        overwritten_cells=one.overwritten_cells + other.overwritten_cells,
+        first_step=min(firsts, default=None),
+        last_step=max(lasts, default=None),
+    )

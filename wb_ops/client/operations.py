@@ -6,7 +6,7 @@ SDK itself selects are used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -119,6 +119,29 @@ query RunFiles($entity: String!, $project: String!, $name: String!, $fileCursor:
   }
 }
 """
+
+
+def history_sources_of(operation: Callable[..., Operation], run_ids: Sequence[str]) -> Operation:
+    """Build one query for the history sources of many runs, as `run0`, `run1`, ... of a project.
+
+    `operation(name, document, **variables)` adds the project.
+    """
+    names = {f"name{index}": run_id for index, run_id in enumerate(run_ids)}
+    declared = ", ".join(f"${name}: String!" for name in names)
+    fields = "historyLineCount historyKeys parquetHistory(liveKeys: $liveKeys)"
+    runs = "\n".join(
+        f"    run{index}: run(name: $name{index}) {{ {fields} {{ parquetUrls liveData }} }}"
+        for index in range(len(run_ids))
+    )
+    document = f"""
+query RunParquetHistory($entity: String!, $project: String!, $liveKeys: [String!]!, {declared}) {{
+  project(name: $project, entityName: $entity) {{
+{runs}
+  }}
+}}
+"""
+    return operation("RunParquetHistory", document, liveKeys=["_step"], **names)
+
 
 # One GraphQL field of a run -> its type in UpsertBucketInput.
 _UPSERT_TYPES = {

@@ -12,8 +12,9 @@ from urllib.parse import quote
 
 from wb_ops.client.documents import dump_value
 from wb_ops.client.files import File, fetch_file, iter_files
-from wb_ops.client.history import HistoryReader, sampled_history
+from wb_ops.client.history import HistoryReader, Require, Selection
 from wb_ops.client.paging import MAX_PAGE_SIZE
+from wb_ops.client.sampled import sampled_history
 from wb_ops.client.source import Node, RunSource
 from wb_ops.client.summary import Summary
 from wb_ops.client.writing import Change, write_changes
@@ -172,17 +173,22 @@ class Run:
         keys: Sequence[str] | None = None,
         min_step: int | None = None,
         max_step: int | None = None,
+        require: Require = "any",
     ) -> pa.Table:
         """Return every logged row, unsampled, as an Arrow table in `_step` order.
 
         One row a step; a column for each metric under its own name, null where it was not
-        logged. With `keys`, the rows that hold any of them. `min_step` is included, `max_step`
-        is not. One request, and one for each parquet file or window of steps.
+        logged. With `keys`, the rows that hold any of them (`require="all"`: all of them).
+        `min_step` is included, `max_step` is not. One request, and one for each parquet file or
+        window of steps.
 
         Raises:
             CommError: by the table in `errors`.
         """
-        return self._reader.read(self._source, self.id, keys, min_step, max_step).merged().table
+        chosen = None if keys is None else tuple(keys)
+        selection = Selection(chosen, min_step, max_step, require)
+        with self._reader.read(self._source, self.id, selection) as raw:
+            return raw.select(raw.merged().table)
 
     def scan_history(
         self,
@@ -190,16 +196,22 @@ class Run:
         page_size: int = 1000,
         min_step: int | None = None,
         max_step: int | None = None,
+        require: Require = "any",
     ) -> Iterator[dict[str, Any]]:
         """Yield every logged row as a dict of what was logged; the same rows as `history_table`.
 
-        `page_size` rows are turned into Python values at a time.
+        Lazy: memory holds about 100,000 rows of the history at a time, and `page_size` rows are
+        turned into Python values at a time.
         """
         from wb_ops.tables.history import to_rows
 
-        table = self.history_table(keys, min_step, max_step)
-        for batch_start in range(0, table.num_rows, page_size):
-            yield from to_rows(table.slice(batch_start, page_size))
+        chosen = None if keys is None else tuple(keys)
+        selection = Selection(chosen, min_step, max_step, require)
+        with self._reader.read(self._source, self.id, selection) as raw:
+            for merged in raw.iter_merged():
+                table = raw.select(merged.table)
+                for start in range(0, table.num_rows, page_size):
+                    yield from to_rows(table.slice(start, page_size))
 
     def history(
         self,

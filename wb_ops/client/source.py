@@ -71,21 +71,29 @@ class RunSource:
         Raises:
             NotFound: no such project or run (retry: never).
         """
-        project = self._project(self.operation("Run", RUN, name=run_id))
-        node = project.get("run")
-        if node is None:
-            raise missing("run", {"operation": "Run", "path": f"{self.path}/{run_id}"})
-        return dict(node)
+        return self.fetch_run_fields(self.operation("Run", RUN, name=run_id))
 
     def operation(self, name: str, document: str, /, **variables: object) -> Operation:
         """An operation on this project."""
         scope = {"entity": self.entity, "project": self.project}
         return Operation(name, document, {**scope, **variables})
 
+    def fetch_project_fields(self, operation: Operation) -> dict[str, Any]:
+        """Run an operation that selects fields of this project and return them.
+
+        Raises:
+            NotFound: there is no such project, or this key cannot see it (retry: never).
+        """
+        data = self.transport.execute(operation, self.path)
+        project = data.get("project")
+        if project is None:
+            raise missing("project", {"operation": operation.name, "path": self.path})
+        return dict(project)
+
     def fetch_run_fields(self, operation: Operation) -> dict[str, Any]:
         """Run an operation that selects fields of one run (variable `name`) and return them."""
         path = f"{self.path}/{operation.variables.get('name')}"
-        run = self._project(operation).get("run")
+        run = self.fetch_project_fields(operation).get("run")
         if run is None:
             raise missing("run", {"operation": operation.name, "path": path})
         return dict(run)
@@ -99,7 +107,7 @@ class RunSource:
         text = _filter_text(filters)
 
         def fetch(cursor: str | None, size: int) -> dict[str, Any]:
-            project = self._project(
+            project = self.fetch_project_fields(
                 self.operation("Runs", RUNS, filters=text, order=order, cursor=cursor, perPage=size)
             )
             if on_count is not None:
@@ -107,13 +115,6 @@ class RunSource:
             return project.get("runs") or {}
 
         return fetch
-
-    def _project(self, operation: Operation) -> dict[str, Any]:
-        data = self.transport.execute(operation, self.path)
-        project = data.get("project")
-        if project is None:
-            raise missing("project", {"operation": operation.name, "path": self.path})
-        return dict(project)
 
 
 def _filter_text(filters: Mapping[str, Any] | None) -> str:

@@ -13,7 +13,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from io import BytesIO
+from typing import IO, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
@@ -133,6 +134,23 @@ class Transport:
 
         return self._retry(attempt)
 
+    def download_to(self, file: IO[bytes], url: str, path: str | None = None) -> None:
+        """Write the body behind `url` into `file`, which is emptied before each attempt.
+
+        Raises:
+            CommError: PermissionDenied for a signed URL that has expired; else by the table.
+        """
+        facts: Facts = {"operation": "download", "path": path}
+
+        def attempt() -> None:
+            file.seek(0)
+            file.truncate()
+            response = self._send("GET", url, facts, sink=file)
+            if response.status != 200:
+                raise status_error(response, {**facts, "http_status": response.status})
+
+        self._retry(attempt)
+
     def _retry(self, attempt: Callable[[], T]) -> T:
         settings = self.settings
         retrying = Retrying(
@@ -181,13 +199,14 @@ class Transport:
         body: dict[str, Any] | None = None,
         *,
         is_write: bool = False,
+        sink: IO[bytes] | None = None,
     ) -> Response:
         if url.startswith("/"):
             url = self.settings.base_url + url
         for _ in range(MAX_REDIRECTS):
             self._wait_for_budget()
             with self._in_flight, _mapped(facts, is_write=is_write):
-                response = self._one_request(method, url, body)
+                response = self._one_request(method, url, body, sink)
             if self._auth.is_ours(url):
                 self.budget.observe(response.status, response.headers)
             if response.status not in (301, 302, 303, 307, 308):
@@ -200,7 +219,9 @@ class Transport:
         if waited_s:
             self.traffic.add(waited_s=waited_s)
 
-    def _one_request(self, method: str, url: str, body: dict[str, Any] | None) -> Response:
+    def _one_request(
+        self, method: str, url: str, body: dict[str, Any] | None, sink: IO[bytes] | None
+    ) -> Response:
         self.traffic.add(requests=1)
         with self._session().request(
             method,
@@ -211,15 +232,24 @@ class Transport:
             allow_redirects=False,
             stream=True,
         ) as answer:
-            content = bytearray()
-            for chunk in answer.iter_content(1 << 20):
-                content += chunk
-                if len(content) > MAX_BODY_BYTES:
-                    raise requests.exceptions.ContentDecodingError(
-                        f"the answer is larger than {MAX_BODY_BYTES} bytes"
-                    )
-            self.traffic.add(received_bytes=len(content))
-            return Response(answer.status_code, answer.headers, bytes(content))
+            # An answer that is no file says why, and that is read as text.
+            content = BytesIO() if sink is None or answer.status_code != 200 else None
+            size = self._receive(answer, content or sink)
+            self.traffic.add(received_bytes=size)
+            body_read = content.getvalue() if content is not None else b""
+            return Response(answer.status_code, answer.headers, body_read)
+
+    def _receive(self, answer: requests.Response, sink: IO[bytes] | None) -> int:
+        size = 0
+        for chunk in answer.iter_content(1 << 20):
+            size += len(chunk)
+            if size > MAX_BODY_BYTES:
+                raise requests.exceptions.ContentDecodingError(
+                    f"the answer is larger than {MAX_BODY_BYTES} bytes"
+                )
+            if sink is not None:
+                sink.write(chunk)
+        return size
 
     def _redirected(self, method: str, url: str, response: Response, facts: Facts) -> str:
         target = urljoin(url, response.headers.get("Location", ""))

@@ -21,6 +21,7 @@ import pyarrow as pa
 
 from wb_ops.client.api import Api
 from wb_ops.client.source import Node, RunSource
+from wb_ops.client.sources import HistorySources
 from wb_ops.errors import (
     Advice,
     AdviceKind,
@@ -129,8 +130,10 @@ class _Execution:
             try:
                 while True:
                     # Few are under way at a time, so that finished ones do not pile up.
-                    for run in islice(waiting, 2 * workers - len(pending)):
-                        pending.add(pool.submit(self._stage, run))
+                    # Refilled in strokes: the sources of several runs come in one request.
+                    room = 2 * workers - len(pending) if len(pending) <= workers else 0
+                    for run, sources in self._with_sources(list(islice(waiting, room))):
+                        pending.add(pool.submit(self._stage, run, sources))
                     if not pending:
                         return
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
@@ -139,10 +142,17 @@ class _Execution:
             finally:
                 pool.shutdown(cancel_futures=True)
 
-    def _stage(self, planned: PlannedRun) -> StagedRun:
+    def _with_sources(
+        self, runs: Sequence[PlannedRun]
+    ) -> list[tuple[PlannedRun, HistorySources | None]]:
+        """Where the rows of these runs are, asked for together."""
+        found = self.api.reader.sources_of(self.source, [run.run_id for run in runs])
+        return [(run, found.get(run.run_id)) for run in runs]
+
+    def _stage(self, planned: PlannedRun, sources: HistorySources | None) -> StagedRun:
         try:
             return stage_history(
-                planned, self.source, self.api.reader, self.folder, self.plan.load_id
+                planned, self.source, self.api.reader, self.folder, self.plan.load_id, sources
             )
         except _STOPS_ALL:
             raise
@@ -159,7 +169,7 @@ class _Execution:
         self._commit(
             nodes=[after[staged.run_id] for staged in batch if staged.run_id in after],
             receipts=receipts,
-            history=[staged.path for staged in read if staged.path is not None],
+            history=[path for staged in read for path in staged.paths],
             replaced=[staged.run_id for staged in read],
             deleted=gone,
         )

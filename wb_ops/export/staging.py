@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from wb_ops.client.history import HistoryReader
+from wb_ops.client.history import HistoryReader, RawHistory, Selection, joined
 from wb_ops.client.source import RunSource
+from wb_ops.client.sources import HistorySources
 from wb_ops.errors import CommError
 from wb_ops.export.plan import PlannedRun
-from wb_ops.tables.history import MergedHistory, history_batch, history_columns
+from wb_ops.tables.history import MergedHistory, history_batch, history_columns, merge_parts
 from wb_ops.warehouse.base import staged_name
 
 
 @dataclass(frozen=True, slots=True)
 class StagedRun:
-    """What was read of one run: its rows in `path`, or the error that kept them away.
+    """What was read of one run: its rows in `paths`, or the error that kept them away.
 
-    `history` has the counts of the read and an empty table: the rows are in the file.
+    `history` has the counts of the read and an empty table: the rows are in the files.
     """
 
     planned: PlannedRun
     history: MergedHistory | None = None
-    path: Path | None = None
+    paths: tuple[Path, ...] = ()
     rows: int = 0
     cells: int = 0
     source: str | None = None
@@ -38,28 +40,46 @@ class StagedRun:
 
 
 def stage_history(
-    planned: PlannedRun, source: RunSource, reader: HistoryReader, folder: Path, load_id: str
+    planned: PlannedRun,
+    source: RunSource,
+    reader: HistoryReader,
+    folder: Path,
+    load_id: str,
+    sources: HistorySources | None,
 ) -> StagedRun:
-    """Read one history and write it as parquet; one file a run.
+    """Read one history and write it as parquet, group by group; memory holds one group.
 
     Raises:
         CommError: by the table in `errors`.
     """
-    raw = reader.read(source, planned.run_id, planned.keys)
-    merged = raw.merged()
-    numeric, _ = history_columns(merged.table)
-    names = {key: staged_name(key) for key in numeric}
-    rows = history_batch(planned.run_id, merged.table, names, load_id)
-    path = None
-    if rows.num_rows:
-        path = folder / f"{planned.run_id.encode().hex()}.parquet"
-        pq.write_table(rows, path, compression="lz4")
+    counts = [merge_parts([])]
+    paths: list[Path] = []
+    rows = cells = 0
+    with reader.read(source, planned.run_id, Selection(planned.keys), sources) as raw:
+        for index, merged in enumerate(raw.iter_merged()):
+            counts.append(replace(merged, table=merged.table.schema.empty_table()))
+            path = folder / f"{planned.run_id.encode().hex()}-{index}.parquet"
+            written, width = _write(planned.run_id, raw, merged, path, load_id)
+            rows, cells = rows + written, cells + written * width
+            paths += [path] if written else []
     return StagedRun(
         planned=planned,
-        history=replace(merged, table=merged.table.schema.empty_table()),
-        path=path,
-        rows=rows.num_rows,
-        cells=rows.num_rows * rows.num_columns,
+        history=reduce(joined, counts),
+        paths=tuple(paths),
+        rows=rows,
+        cells=cells,
         source=raw.source,
         size_bytes=raw.size_bytes,
     )
+
+
+def _write(
+    run_id: str, raw: RawHistory, merged: MergedHistory, path: Path, load_id: str
+) -> tuple[int, int]:
+    """Write one group; returns (rows, columns)."""
+    table = raw.select(merged.table, own_columns=True)
+    numeric, _ = history_columns(table)
+    batch = history_batch(run_id, table, {key: staged_name(key) for key in numeric}, load_id)
+    if batch.num_rows:
+        pq.write_table(batch, path, compression="lz4")
+    return batch.num_rows, batch.num_columns

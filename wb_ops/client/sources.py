@@ -1,0 +1,90 @@
+"""Where the rows of a run are at this moment: exported files, live rows, or both."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from wb_ops.client.operations import HISTORY_COUNTERS, HISTORY_SOURCES, history_sources_of
+from wb_ops.client.source import RunSource
+from wb_ops.errors import InvalidRequest
+from wb_ops.tables.values import parse_json
+
+log = logging.getLogger("wb_ops")
+
+# Signed URLs expire: they are asked for shortly before they are used.
+RUNS_PER_REQUEST = 20
+
+
+@dataclass(frozen=True, slots=True)
+class HistorySources:
+    """Signed URLs of exported files, the first live step, and the server's counters.
+
+    `last_step` is None where the server does not say; `first_live_step` is None where every row
+    is exported.
+    """
+
+    line_count: int
+    last_step: int | None
+    urls: tuple[str, ...] = ()
+    first_live_step: int | None = None
+
+
+def fetch_sources(source: RunSource, run_id: str, *, has_parquet: bool) -> HistorySources:
+    """Ask for the sources of one run; one request.
+
+    Raises:
+        NotFound: the run is gone (retry: never).
+        InvalidRequest: with `has_parquet`, a server that has no parquet exports (retry: never).
+    """
+    if has_parquet:
+        operation = source.operation(
+            "RunParquetHistory", HISTORY_SOURCES, name=run_id, liveKeys=["_step"]
+        )
+    else:
+        operation = source.operation("RunHistoryKeys", HISTORY_COUNTERS, name=run_id)
+    return _parse(source.fetch_run_fields(operation))
+
+
+def fetch_many_sources(source: RunSource, run_ids: Sequence[str]) -> dict[str, HistorySources]:
+    """Ask for the sources of up to 20 runs in one request; a run that is gone is left out.
+
+    A server that refuses several runs in one request gives an empty answer here: the runs are
+    then asked for one by one.
+    """
+    try:
+        project = source.fetch_project_fields(history_sources_of(source.operation, run_ids))
+    except InvalidRequest as error:
+        log.info("%s; asking run by run", error)
+        return {}
+    answers = (project.get(f"run{index}") for index in range(len(run_ids)))
+    return {
+        run_id: _parse(answer)
+        for run_id, answer in zip(run_ids, answers, strict=True)
+        if answer is not None
+    }
+
+
+def _parse(run: Mapping[str, Any]) -> HistorySources:
+    exports = run.get("parquetHistory") or {}
+    steps = [step for row in exports.get("liveData") or [] if (step := _step(row)) is not None]
+    urls = tuple(exports.get("parquetUrls") or ())
+    lines = int(run.get("historyLineCount") or 0)
+    first_live = min(steps, default=None)
+    if first_live is None and not urls and lines:
+        first_live = 0
+    return HistorySources(lines, _last_step(run.get("historyKeys")), urls, first_live)
+
+
+def _step(row: object) -> int | None:
+    parsed = parse_json(row) if isinstance(row, str) else row
+    step = parsed.get("_step") if isinstance(parsed, dict) else None
+    return int(step) if isinstance(step, int | float) else None
+
+
+def _last_step(keys: object) -> int | None:
+    parsed = parse_json(keys) if isinstance(keys, str) else keys
+    step = parsed.get("lastStep") if isinstance(parsed, dict) else None
+    return int(step) if isinstance(step, int | float) and step >= 0 else None
