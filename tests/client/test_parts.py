@@ -19,6 +19,9 @@ from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.tables.history import to_rows
 
 
+ALL = Selection()
+
+
 def parquet(steps: list[int], rows_per_group: int = 1000, **columns: list[Any]) -> io.BytesIO:
     file = io.BytesIO()
     table = pa.table({"_step": pa.array(steps, pa.int64()), **columns})
@@ -26,8 +29,12 @@ def parquet(steps: list[int], rows_per_group: int = 1000, **columns: list[Any]) 
     return file
 
 
-def raw(files: list[io.BytesIO], selection: Selection = Selection()) -> RawHistory:
-    pieces = [piece for file in files for piece in file_pieces(file, "ann/trials/r1")]
+def raw(files: list[io.BytesIO], selection: Selection = ALL) -> RawHistory:
+    pieces = [
+        piece
+        for number, file in enumerate(files)
+        for piece in file_pieces(file, "ann/trials/r1", number)
+    ]
     return RawHistory("ann/trials/r1", tuple(pieces), selection, "parquet", 0)
 
 
@@ -52,6 +59,15 @@ def test_groups_merged_one_by_one_are_the_whole(files: list[list[int]], rows_per
     assert [row for group in groups for row in to_rows(group.table)] == to_rows(whole.table)
     assert sum(group.rows_read for group in groups) == whole.rows_read
     assert sum(group.overwritten_cells for group in groups) == whole.overwritten_cells
+
+
+def test_of_two_files_the_one_that_starts_later_counts():
+    """Its row groups count as the file does, wherever they begin themselves."""
+    early = parquet([0, 1, 6, 7], 2, a=[0, 0, 0, 0])
+    late = parquet([5, 6, 7], 3, a=[1, 1, 1])
+    for files in ([early, late], [late, early]):
+        for merged in (raw(files).merged(), next(raw(files).iter_merged())):
+            assert merged.table["a"].to_pylist() == [0, 0, 1, 1, 1]
 
 
 def test_files_apart_are_groups_of_their_own():

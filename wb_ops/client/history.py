@@ -125,10 +125,11 @@ class RawHistory:
         return select_keys(kept, (*_OWN[1:], *keys), "any")
 
     def _merge(self, pieces: Sequence[Piece]) -> MergedHistory:
-        ordered = sorted(pieces, key=lambda piece: piece.first_step)
+        ordered = sorted(pieces, key=lambda piece: (piece.rank, piece.row_group))
         names = self.selection.columns
         try:
-            return merge_parts([self.selection.within(piece.read(names)) for piece in ordered])
+            tables = [self.selection.within(piece.read(names)) for piece in ordered]
+            return merge_parts(tables, in_order=True)
         except (ValueError, OSError) as exc:
             raise MalformedResponse(f"The rows of {self.path} cannot be read: {exc}", exc) from exc
 
@@ -250,7 +251,8 @@ def _raw(
     selection: Selection,
     found: HistorySources,
 ) -> RawHistory:
-    pieces = [piece for file in files for piece in file_pieces(file, path)]
+    numbered = enumerate(files)
+    pieces = [piece for number, file in numbered for piece in file_pieces(file, path, number)]
     size_bytes = sum(file.seek(0, 2) for file in files) + sum(map(len, live))
     if live:
         pieces.append(_live_piece(live, path))

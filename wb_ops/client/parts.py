@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 import pyarrow as pa
@@ -20,12 +20,15 @@ ROWS_PER_MERGE = 100_000
 class Piece:
     """Rows of one history whose steps lie in first_step..last_step; read when asked for.
 
-    A piece is a row group of a file, or a table that is in memory already (live rows).
+    A piece is a row group of a file, or a table that is in memory already (live rows). Of the
+    values of one step that of the highest `rank` counts: files by their first step, then live
+    rows; within a file its row groups in order.
     """
 
     first_step: int
     last_step: int
     rows: int
+    rank: tuple[float, int] = (float("inf"), 0)
     table: pa.Table | None = None
     file: pq.ParquetFile | None = field(default=None, repr=False)
     row_group: int = 0
@@ -40,8 +43,8 @@ class Piece:
         return self.file.read_row_group(self.row_group, columns=chosen)
 
 
-def file_pieces(content: IO[bytes], path: str) -> list[Piece]:
-    """Cut a downloaded parquet file into its row groups.
+def file_pieces(content: IO[bytes], path: str, number: int = 0) -> list[Piece]:
+    """Cut a downloaded parquet file, the `number`th of its run, into its row groups.
 
     Raises:
         MalformedResponse: it is not a whole parquet file, or has no `_step` (retry: backoff).
@@ -49,11 +52,13 @@ def file_pieces(content: IO[bytes], path: str) -> list[Piece]:
     try:
         file = pq.ParquetFile(content)
         groups = range(file.metadata.num_row_groups)
-        return [piece for group in groups if (piece := _row_group(file, group)) is not None]
+        pieces = [piece for group in groups if (piece := _row_group(file, group)) is not None]
     except (pa.ArrowException, OSError, KeyError) as exc:
         raise MalformedResponse(
             f"An export of the history of {path} is not a whole parquet file with _step.", exc
         ) from exc
+    first_step = min((piece.first_step for piece in pieces), default=0)
+    return [replace(piece, rank=(first_step, number)) for piece in pieces]
 
 
 def table_piece(table: pa.Table) -> Piece:
@@ -90,12 +95,11 @@ def _row_group(file: pq.ParquetFile, group: int) -> Piece | None:
 
 def _statistics(file: pq.ParquetFile, group: int) -> tuple[float, float] | None:
     metadata = file.metadata.row_group(group)
-    column = next(
-        metadata.column(index)
-        for index in range(metadata.num_columns)
-        if metadata.column(index).path_in_schema == "_step"
-    )
-    statistics = column.statistics
+    columns = (metadata.column(index) for index in range(metadata.num_columns))
+    steps = next((column for column in columns if column.path_in_schema == "_step"), None)
+    if steps is None:
+        raise KeyError("_step")
+    statistics = steps.statistics
     if statistics is None or not statistics.has_min_max or statistics.null_count:
         return None
     return statistics.min, statistics.max

@@ -50,21 +50,20 @@ class _Part:
     is_live: bool
 
 
-def merge_parts(parts: Sequence[pa.Table]) -> MergedHistory:
+def merge_parts(parts: Sequence[pa.Table], *, in_order: bool = False) -> MergedHistory:
     """Merge parquet parts and live rows of one run by step.
 
     Parts are ordered by their lowest step, tables of `live_table` after all others; the given
-    order breaks ties. Of the values of one step and key the last that is not null wins. Columns
+    order breaks ties, and is the order where `in_order` says so. Of the values of one step and key the last that is not null wins. Columns
     are unified as `tables.columns.unify` says. JSON cells count as different when their texts
     differ. Where the steps increase strictly nothing is copied.
 
     Raises:
         ValueError: a part has no column `_step`, or a step is null or no integer.
     """
-    read = sorted(
-        (_read_part(part) for part in parts if part.num_rows),
-        key=lambda part: (part.is_live, part.first_step),
-    )
+    read = [_read_part(part) for part in parts if part.num_rows]
+    if not in_order:
+        read.sort(key=lambda part: (part.is_live, part.first_step))
     table, overwritten = _one_row_a_step(_stacked(read))
     steps = table["_step"]
     return MergedHistory(
