@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
+from hypothesis import HealthCheck, settings
 
 from wb_ops import Api, Warehouse, connect
 from wb_ops.client.source import RunSource
 from wb_ops.devserver import DevServer
 
+# Both checks measure time: the first draw of a fresh checkout builds a table of all characters,
+# which takes seconds, and a busy machine misses any deadline.
+settings.register_profile("wb_ops", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("wb_ops")
+
+CORPUS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "corpus"
 ENTITY = "ann"
 PROJECT = "trials"
 
@@ -45,3 +54,17 @@ def source(api: Api) -> RunSource:
 @pytest.fixture
 def warehouse(tmp_path: Path) -> Warehouse:
     return connect(f"duckdb:///{tmp_path / 'warehouse.duckdb'}", lock_timeout_s=10)
+
+
+@pytest.fixture(scope="session")
+def corpus() -> Path:
+    """Run data that people published, where it is at hand."""
+    if not CORPUS.is_dir():
+        pytest.skip("the corpus of real runs is not part of the repository")
+    return CORPUS
+
+
+@pytest.fixture(scope="session")
+def corpus_runs(corpus: Path) -> list[dict[str, object]]:
+    with pa.input_stream(str(corpus / "runs.jsonl.zst"), compression="zstd") as stream:
+        return [json.loads(line) for line in stream.read().decode().splitlines()]

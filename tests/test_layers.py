@@ -17,6 +17,7 @@ ALLOWED = {
     "settings": {"errors"},
     "tables": {"errors", "settings"},
     "client": {"errors", "settings", "tables"},
+    "filters": {"client"},
     "warehouse": {"errors", "settings", "tables", "client"},
     "export": {"errors", "settings", "tables", "client", "warehouse"},
     "backfill": {"errors", "settings", "tables", "client", "warehouse"},

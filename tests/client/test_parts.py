@@ -18,7 +18,6 @@ from wb_ops.client.parts import clusters, file_pieces
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.tables.history import to_rows
 
-
 ALL = Selection()
 
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from wb_ops.client.filters import check, require_valid
 from wb_ops.client.operations import RUN, RUNS, Operation
 from wb_ops.client.paging import MAX_PAGE_SIZE, iter_pages
 from wb_ops.client.responses import missing
 from wb_ops.client.transport import Transport
 from wb_ops.errors import InvalidRequest
+
+log = logging.getLogger("wb_ops")
 
 IDS_PER_REQUEST = 200
 
@@ -43,8 +47,10 @@ class RunSource:
         `on_count` is told the server's count of matching runs with every page.
 
         Raises:
+            InvalidRequest: the filters would fail or silently match nothing (retry: never).
             NotFound: there is no such project, or this key cannot see it (retry: never).
         """
+        _check(filters or {})
         fetch = self._page_fetcher(filters, order, on_count)
         seen: set[str] = set()
         for page in iter_pages(fetch, page_size):
@@ -115,6 +121,12 @@ class RunSource:
             return project.get("runs") or {}
 
         return fetch
+
+
+def _check(filters: Mapping[str, Any]) -> None:
+    require_valid(filters)
+    for finding in check(filters):
+        log.warning("%s", finding)
 
 
 def _filter_text(filters: Mapping[str, Any] | None) -> str:

@@ -54,9 +54,10 @@ def merge_parts(parts: Sequence[pa.Table], *, in_order: bool = False) -> MergedH
     """Merge parquet parts and live rows of one run by step.
 
     Parts are ordered by their lowest step, tables of `live_table` after all others; the given
-    order breaks ties, and is the order where `in_order` says so. Of the values of one step and key the last that is not null wins. Columns
-    are unified as `tables.columns.unify` says. JSON cells count as different when their texts
-    differ. Where the steps increase strictly nothing is copied.
+    order breaks ties, and is the order where `in_order` says so. Of the values of one step and
+    key the last that is not null wins. Columns are unified as `tables.columns.unify` says. JSON
+    cells count as different when their texts differ. Where the steps increase strictly nothing
+    is copied.
 
     Raises:
         ValueError: a part has no column `_step`, or a step is null or no integer.
