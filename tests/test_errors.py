@@ -1,4 +1,4 @@
-"""Every error has one advice, keeps its facts through a pickle, and holds no secret."""
+"""Every error has one advice and keeps its facts through a pickle."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 WbOpsError
 ├── CommError                  W&B, or the way to it
 │   ├── RateLimited            AFTER(s)   429, or the request budget is spent
-│   ├── ServerUnavailable      BACKOFF    408, 5xx
+│   ├── ServerUnavailable      BACKOFF    5xx
 │   ├── ConnectionFailed       BACKOFF    refused, reset, no route
-│   ├── RequestTimeout         BACKOFF    no answer in time
+│   ├── RequestTimeout         BACKOFF    no answer in time, 408
 │   ├── MalformedResponse      BACKOFF    a body that is cut or is not what it should be
 │   ├── OutcomeUnknown         VERIFY     a write whose answer was lost
 │   ├── AuthenticationFailed   NEVER      no key, or one that the server does not know
@@ -140,7 +140,7 @@ class RateLimited(_AfterError, CommError):
 
 
 class ServerUnavailable(CommError):
-    """W&B answered 408 or 5xx, or a GraphQL error that says the same."""
+    """W&B answered 5xx, or a GraphQL error that says the same."""
 
     kind = AdviceKind.BACKOFF
 
@@ -152,7 +152,7 @@ class ConnectionFailed(CommError, ConnectionError):
 
 
 class RequestTimeout(CommError, TimeoutError):
-    """No answer within `timeout_s`."""
+    """No answer within `timeout_s`, or 408."""
 
     kind = AdviceKind.BACKOFF
 

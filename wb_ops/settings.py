@@ -84,9 +84,19 @@ def resolve_settings(
         base_url=url,
         entity=entity or environ.get("WANDB_ENTITY") or stored.get("entity"),
         project=project or environ.get("WANDB_PROJECT") or stored.get("project"),
-        timeout_s=timeout_s or float(environ.get("WANDB_HTTP_TIMEOUT") or 30.0),
+        timeout_s=timeout_s or _timeout_s(environ.get("WANDB_HTTP_TIMEOUT")),
         max_wait_s=max_wait_s,
     )
+
+
+def _timeout_s(text: str | None) -> float:
+    try:
+        seconds = float(text) if text else 30.0
+    except ValueError as exc:
+        raise InvalidRequest(f"WANDB_HTTP_TIMEOUT={text!r}: give seconds, such as 30.") from exc
+    if seconds <= 0:
+        raise InvalidRequest(f"WANDB_HTTP_TIMEOUT={text!r}: give more than 0 seconds.")
+    return seconds
 
 
 def check_key(key: str | None, base_url: str) -> str:
@@ -123,7 +133,7 @@ def normalize_base_url(url: str) -> str:
         return FORGE_BASE_URL
     if re.search(r"(^|\.)wandb\.ai$", parts.hostname):
         _check_hosted(url, parts.scheme, parts.hostname)
-    elif parts.scheme == "http" and not _is_loopback(parts.hostname):
+    elif parts.scheme == "http" and not is_loopback(parts.hostname):
         warnings.warn(f"{url} is not https: the API key travels in clear text.", stacklevel=3)
     return url
 
@@ -133,7 +143,8 @@ def _check_hosted(url: str, scheme: str, host: str) -> None:
         raise InvalidRequest(f"base_url {url!r} is not W&B's API: use {DEFAULT_BASE_URL}.")
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address is this machine."""
     if host == "localhost":
         return True
     try:

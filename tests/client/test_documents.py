@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -60,6 +61,12 @@ def test_values_of_numpy_are_plain():
     texts = [dump_value(value) for value in (np.float64(0.5), np.int64(3), [np.bool_(True)])]
     assert texts == ["0.5", "3", "[true]"]
     assert dump_value(math.inf) == "Infinity"
+    assert dump_value(np.arange(3)) == "[0, 1, 2]"
+
+
+def test_sqls_decimals_are_numbers():
+    texts = [dump_value(Decimal(text)) for text in ("0.5", "3", "3.0", "1E+2")]
+    assert texts == ["0.5", "3", "3", "100"]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from wb_ops import Api, MalformedResponse, PermissionDenied
+from wb_ops import Api, IncompleteHistory, MalformedResponse, ServerUnavailable
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 
 DOWNLOAD = Matcher(origin="storage")
@@ -83,8 +83,22 @@ def test_urls_that_always_expire_end(server: DevServer, api: Api):
     seed(server, rows(10))
     fault = Responder.odd("expired_urls")
     server.faults.add(Fault(Matcher(operation="RunParquetHistory"), fault, times=None))
-    with pytest.raises(PermissionDenied):
+    with pytest.raises(ServerUnavailable, match="every signed URL"):
         read(api)
+    assert server.requests.operations().count("RunParquetHistory") == 3
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_a_storage_that_refuses_is_no_matter_of_the_key(server: DevServer, api: Api, status: int):
+    """Stores answer so to an expired URL; what they say is not repeated, it quotes signatures."""
+    seed(server, rows(10))
+    told = Responder(status=status, body="<StringToSign>SECRETSIGNATURE</StringToSign>")
+    server.faults.add(Fault(DOWNLOAD, told))
+    assert read(api) == rows(10)
+    server.faults.add(Fault(DOWNLOAD, told, times=None))
+    with pytest.raises(ServerUnavailable) as caught:
+        read(api)
+    assert "SECRETSIGNATURE" not in str(caught.value)
 
 
 @pytest.mark.parametrize("responder", [Responder.cut_body(), Responder.error(503)])
@@ -99,6 +113,23 @@ def test_a_file_that_is_not_whole_is_never_taken(server: DevServer, api: Api):
     server.faults.add(Fault(DOWNLOAD, Responder.truncated(100), times=None))
     with pytest.raises(MalformedResponse, match="parquet"):
         read(api)
+
+
+def test_a_history_can_be_required_to_be_complete(server: DevServer, api: Api):
+    seed(server, rows(10))
+    run = api.run("ann/trials/r1")
+    assert run.history_table(require_complete=True).num_rows == 10
+    server.set_state("ann", "trials", "r1", "running")
+    with pytest.raises(IncompleteHistory, match="may still log"):
+        api.run("ann/trials/r1").history_table(require_complete=True)
+
+
+def test_a_text_that_looks_like_a_float_stays_a_text(server: DevServer, api: Api):
+    logged = [{"_step": 0, "word": "NaN"}, {"_step": 1, "word": "Infinity"}]
+    for parquet in ("auto", "off"):
+        server.reset()
+        seed(server, logged, parquet=parquet)
+        assert read(api) == logged
 
 
 def test_a_run_without_history_has_no_rows(server: DevServer, api: Api):

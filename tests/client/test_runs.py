@@ -124,6 +124,32 @@ def test_update_sends_only_what_changed(api: Api, server: DevServer):
     assert (now.notes, now.tags, now.config) == ("new", ["a", "b"], {"lr": 0.2, "theirs": 1})
 
 
+def test_two_who_change_tags_both_get_theirs(api: Api, server: DevServer):
+    server.seed_run("ann", "trials", "r1", tags=["a", "b"])
+    mine, theirs = api.run("ann/trials/r1"), api.run("ann/trials/r1")
+    theirs.tags.append("x")
+    theirs.update()
+    mine.tags.remove("a")
+    mine.tags.append("y")
+    mine.update()
+    assert api.run("ann/trials/r1").tags == ["b", "x", "y"]
+
+
+def test_an_update_keeps_what_the_summary_has_not_sent(api: Api, server: DevServer):
+    server.seed_run("ann", "trials", "r1", summary={"a": {"b": 1}, "c": 1}, config={"x": 1, "y": 2})
+    run = api.run("ann/trials/r1")
+    run.summary["best"] = 1
+    run.summary["a"]["b"] = 2
+    del run.summary["c"]
+    del run.config["x"]
+    run.notes = "n"
+    run.update()
+    run.summary.update()
+    now = api.run("ann/trials/r1")
+    assert dict(now.summary) == {"a": {"b": 2}, "best": 1}
+    assert (now.config, now.notes) == ({"y": 2}, "n")
+
+
 @pytest.mark.parametrize(
     "path",
     ["ann/trials/r1", "/ann/trials/r1", "ann/trials/runs/r1", "ann/trials:r1",

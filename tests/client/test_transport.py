@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import base64
+import json
+import socket
+import ssl
+import threading
+import time
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
 import requests
@@ -154,6 +162,88 @@ def test_a_write_that_never_arrived_is_said_so(server: DevServer, impatient: Api
     assert server.requests.operations().count("UpsertBucket") == 1
 
 
+def test_a_time_of_day_is_read_as_one():
+    seconds = asked_wait_s(429, {"RateLimit-Reset": str(time.time() + 60)})
+    assert seconds is not None
+    assert 50 < seconds <= 60
+
+
+def test_a_body_that_drips_is_no_answer():
+    """One byte in half a second would keep a request for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        drip = threading.Thread(target=dripping, args=(listener,), daemon=True)
+        drip.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        settings = Settings(api_key="k" * 40, base_url=url, timeout_s=1.0, max_attempts=1)
+        with pytest.raises(RequestTimeout):
+            _ = Api(settings=settings).viewer
+        drip.join(10)
+
+
+def dripping(listener: socket.socket) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        connection.recv(65536)
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(20):
+            try:
+                connection.sendall(b" ")
+            except OSError:
+                return
+            time.sleep(0.2)
+
+
+@pytest.mark.parametrize(
+    ("reason", "cls"),
+    [
+        (ssl.SSLCertVerificationError("self-signed"), InvalidRequest),
+        (ssl.SSLEOFError("peer went away"), ConnectionFailed),
+    ],
+)
+def test_only_a_certificate_that_is_not_trusted_is_final(reason: ssl.SSLError, cls: type):
+    inner = urllib3.exceptions.SSLError(reason)
+    raised = requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(None, "/", inner))
+    with pytest.raises(cls), _mapped({"operation": "Runs"}, is_write=False):
+        raise raised
+
+
+def test_a_refused_filter_is_not_taken_for_a_timeout(server: DevServer, impatient: Api):
+    text = "invalid filter on config.timeout: unknown operator $foo"
+    body = json.dumps({"data": None, "errors": [{"message": text}]})
+    server.faults.add(Fault(RUNS, Responder(status=200, body=body), times=None))
+    with pytest.raises(InvalidRequest, match="unknown operator"):
+        listing(impatient)
+    assert len(server.requests) == 1
+
+
+def test_a_proxy_of_the_environment_is_not_for_this_machine(
+    server: DevServer, impatient: Api, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    assert listing(impatient) == ["r1"]
+
+
+def test_no_log_shows_a_signature(
+    server: DevServer, impatient: Api, caplog: pytest.LogCaptureFixture
+):
+    server.seed_run("ann", "trials", "r2", history=[{"_step": 0, "loss": 1.0}])
+    with caplog.at_level("DEBUG"):
+        impatient.run("ann/trials/r2").history_table()
+    signature = server.requests[-1].query_string
+    assert len(signature) > 20
+    assert "GET" in caplog.text
+    assert signature not in caplog.text
+
+
+def test_a_body_that_echoes_the_header_shows_no_key(server: DevServer, impatient: Api):
+    secret = base64.b64encode(f"api:{server.api_key}".encode()).decode()
+    server.faults.add(Fault(RUNS, Responder.error(403, f"Basic {secret} may not")))
+    with pytest.raises(PermissionDenied, match="may not") as caught:
+        listing(impatient)
+    assert secret not in str(caught.value)
+
+
 def test_nothing_listens(tmp_path):
     settings = Settings(api_key="k" * 40, base_url="http://127.0.0.1:1", max_attempts=1)
     with pytest.raises(ConnectionFailed):
@@ -183,6 +273,8 @@ def test_every_exception_of_the_http_libraries_is_mapped(cls: type[Exception]):
         (429, {"Retry-After": "12"}, 12),
         (429, {"Retry-After": "1.5"}, 1.5),
         (429, {"RateLimit-Reset": "9"}, 9),
+        (429, {"RateLimit-Reset": "9e9"}, None),
+        (429, {"Retry-After": "9e9", "RateLimit-Reset": "9"}, 9),
         (200, {"RateLimit-Remaining": "0", "RateLimit-Reset": "9"}, 9),
         (200, {"RateLimit-Remaining": "10", "RateLimit-Reset": "9"}, None),
         (429, {"Retry-After": "-1"}, None),
@@ -195,7 +287,9 @@ def test_what_an_answer_asks_to_wait(status: int, headers: dict[str, str], secon
 
 
 def test_a_wait_may_be_a_date():
-    seconds = asked_wait_s(429, {"Retry-After": "Fri, 31 Dec 2999 23:59:59 GMT"})
+    soon = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
+    seconds = asked_wait_s(429, {"Retry-After": soon})
     assert seconds is not None
-    assert seconds > 1e9
+    assert 3500 < seconds <= 3600
+    assert asked_wait_s(429, {"Retry-After": "Fri, 31 Dec 2999 23:59:59 GMT"}) is None
     assert asked_wait_s(429, {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"}) == 0

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping
+from decimal import Decimal
 from typing import Any
 
 from wb_ops.errors import MalformedResponse
@@ -55,7 +56,10 @@ def _plain(value: Any) -> Any:
         return [_plain(member) for member in value]
     if isinstance(value, str | int | float | bool) or value is None:
         return value
-    for unwrap in ("item", "as_py", "isoformat"):
+    if isinstance(value, Decimal):
+        # SQL's literals and sums: 0.5 is a decimal there, and sum(1) one without fraction.
+        return int(value) if value == value.to_integral_value() else float(value)
+    for unwrap in ("tolist", "as_py", "isoformat"):
         if callable(method := getattr(value, unwrap, None)):
             return _plain(method())
     raise TypeError(f"{type(value).__name__} has no JSON form: give a number, text, list or dict")

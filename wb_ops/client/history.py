@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from itertools import chain
+from itertools import chain, pairwise
 from tempfile import TemporaryFile
 from typing import IO, Literal
 
@@ -28,7 +28,7 @@ from wb_ops.client.sources import (
     fetch_sources,
 )
 from wb_ops.client.windows import read_windows
-from wb_ops.errors import InvalidRequest, MalformedResponse, PermissionDenied
+from wb_ops.errors import InvalidRequest, MalformedResponse, ServerUnavailable
 from wb_ops.tables.history import MergedHistory, live_table, merge_parts, select_keys
 
 log = logging.getLogger("wb_ops")
@@ -77,7 +77,7 @@ class RawHistory:
     """One run's rows as they came, on this machine: files, and live rows in memory.
 
     Use it as a context manager: its end removes the files. `source` is parquet, parquet+live,
-    or paged (windows of steps only).
+    or paged (windows of steps only). `line_count` is the server's count when it was asked.
     """
 
     path: str
@@ -85,6 +85,7 @@ class RawHistory:
     selection: Selection
     source: str
     size_bytes: int
+    line_count: int = 0
     files: tuple[IO[bytes], ...] = field(default=(), repr=False)
 
     def __enter__(self) -> RawHistory:
@@ -93,6 +94,15 @@ class RawHistory:
     def __exit__(self, *_: object) -> None:
         for file in self.files:
             file.close()
+
+    @property
+    def has_overlap(self) -> bool:
+        """Whether a step may be in two files, or in a file and in the live rows."""
+        spans: dict[tuple[float, int], tuple[int, int]] = {}
+        for piece in self.pieces:
+            first, last = spans.get(piece.rank, (piece.first_step, piece.last_step))
+            spans[piece.rank] = min(first, piece.first_step), max(last, piece.last_step)
+        return any(one[1] >= other[0] for one, other in pairwise(sorted(spans.values())))
 
     def merged(self) -> MergedHistory:
         """Merge everything into one row a step; later values win per key.
@@ -157,14 +167,18 @@ class HistoryReader:
         Raises:
             CommError: NotFound for a run that is gone; else by the table in `errors`.
         """
-        for _ in range(URL_ATTEMPTS - 1):
+        for _ in range(URL_ATTEMPTS):
             found = sources or self._sources(source, run_id)
-            try:
-                return self._read_once(source, run_id, selection, found)
-            except PermissionDenied:
-                log.info("%s/%s: a signed URL has expired; asking again", source.path, run_id)
-                sources = None
-        return self._read_once(source, run_id, selection, self._sources(source, run_id))
+            raw = self._read_once(source, run_id, selection, found)
+            if raw is not None:
+                return raw
+            log.info("%s/%s: a signed URL has expired; asking again", source.path, run_id)
+            sources = None
+        raise ServerUnavailable(
+            f"The storage refuses every signed URL for the history of {source.path}/{run_id}.",
+            operation="download",
+            path=f"{source.path}/{run_id}",
+        )
 
     def sources_of(self, source: RunSource, run_ids: Sequence[str]) -> dict[str, HistorySources]:
         """Ask for the sources of many runs in few requests, where the server takes that."""
@@ -201,9 +215,12 @@ class HistoryReader:
 
     def _read_once(
         self, source: RunSource, run_id: str, selection: Selection, found: HistorySources
-    ) -> RawHistory:
+    ) -> RawHistory | None:
+        """Read from these sources; None if a signed URL of them has expired."""
         with ExitStack() as opened:
             files = self._download(source, run_id, found.urls, opened)
+            if files is None:
+                return None
             live = self._live(source, run_id, selection, found)
             raw = _raw(f"{source.path}/{run_id}", files, live, selection, found)
             # From here on the history closes its files.
@@ -212,7 +229,7 @@ class HistoryReader:
 
     def _download(
         self, source: RunSource, run_id: str, urls: Sequence[str], opened: ExitStack
-    ) -> list[IO[bytes]]:
+    ) -> list[IO[bytes]] | None:
         path = f"{source.path}/{run_id}"
         # Unlinked from the start: they are gone with this process, however that ends.
         files: list[IO[bytes]] = []
@@ -226,9 +243,7 @@ class HistoryReader:
         ]
         # All of them have ended before a file is closed.
         wait(done)
-        for future in done:
-            future.result()
-        return files
+        return files if all(future.result() for future in done) else None
 
     def _live(
         self, source: RunSource, run_id: str, selection: Selection, found: HistorySources
@@ -257,7 +272,15 @@ def _raw(
     if live:
         pieces.append(_live_piece(live, path))
     wanted = [piece for piece in pieces if selection.touches(piece.first_step, piece.last_step)]
-    return RawHistory(path, tuple(wanted), selection, _name(found, live), size_bytes, tuple(files))
+    return RawHistory(
+        path,
+        tuple(wanted),
+        selection,
+        _name(found, live),
+        size_bytes,
+        found.line_count,
+        tuple(files),
+    )
 
 
 def _live_piece(rows: Sequence[str], path: str) -> Piece:

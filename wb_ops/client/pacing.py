@@ -11,6 +11,8 @@ from email.utils import parsedate_to_datetime
 
 from wb_ops.errors import RateLimited
 
+MAX_WAIT_S = 30 * 24 * 3600.0
+
 
 class RequestBudget:
     """When the next request may be sent. Shared by every client of one key on one server.
@@ -72,13 +74,23 @@ def asked_wait_s(status: int, headers: Mapping[str, str]) -> float | None:
     `Retry-After` counts on 429 and 503; `RateLimit-Reset` where nothing remains.
     """
     if status in (429, 503):
-        retry_after = _seconds(headers.get("Retry-After"))
+        retry_after = _sane(_seconds(headers.get("Retry-After")))
         if retry_after is not None:
             return retry_after
     remaining = _number(headers.get("RateLimit-Remaining"))
     if status == 429 or (remaining is not None and remaining <= 0):
-        return _number(headers.get("RateLimit-Reset"))
+        return _sane(_number(headers.get("RateLimit-Reset")))
     return None
+
+
+def _sane(wait_s: float | None) -> float | None:
+    """Read a time of day that some servers send instead of seconds; ignore what is neither.
+
+    A wait is kept for the whole process, so that a nonsensical one would end all its requests.
+    """
+    if wait_s is not None and wait_s > MAX_WAIT_S:
+        wait_s -= time.time()
+    return wait_s if wait_s is not None and 0 <= wait_s <= MAX_WAIT_S else None
 
 
 def _seconds(value: str | None) -> float | None:

@@ -68,7 +68,7 @@ def _fetch_adapting(
 
 def _is_too_large(error: CommError) -> bool:
     # 502 and 503 speak of the server, not of this page.
-    return error.http_status in (None, 200, 408, 413, 500, 504)
+    return error.http_status in (None, 200, 408, 500, 504)
 
 
 def _last_cursor(edges: list[dict[str, Any]]) -> str | None:

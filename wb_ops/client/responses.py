@@ -35,13 +35,21 @@ _STATUS_ERRORS: dict[int, type[CommError]] = {
 }
 
 # GraphQL errors come in a 200 with a text only; these are the words that W&B uses.
+# The first row that fits counts: a refused filter may quote any word.
 _MESSAGE_ERRORS: tuple[tuple[tuple[str, ...], type[CommError]], ...] = (
+    (
+        ("unauthenticated", "must be logged in", "invalid api key"),
+        AuthenticationFailed,
+    ),
+    (
+        ("invalid", "unknown", "cannot query", "unsupported", "syntax error", "expected type"),
+        InvalidRequest,
+    ),
     (("rate limit", "too many requests"), RateLimited),
     (
         ("permission denied", "forbidden", "not authorized", "read-only", "access denied"),
         PermissionDenied,
     ),
-    (("unauthenticated", "must be logged in", "invalid api key"), AuthenticationFailed),
     (("not found", "could not find", "does not exist"), NotFound),
     (
         (

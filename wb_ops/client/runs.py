@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import cached_property, partial
 from itertools import islice
@@ -18,8 +19,15 @@ from wb_ops.client.sampled import sampled_history
 from wb_ops.client.source import Node, RunSource
 from wb_ops.client.summary import Summary
 from wb_ops.client.writing import Change, write_changes
-from wb_ops.errors import CommError, InvalidRequest, NotFound, OutcomeUnknown
-from wb_ops.tables.runs import parse_server_time, unwrap_config
+from wb_ops.errors import (
+    CommError,
+    IncompleteHistory,
+    InvalidRequest,
+    MalformedResponse,
+    NotFound,
+    OutcomeUnknown,
+)
+from wb_ops.tables.runs import OPEN_STATES, last_step, parse_server_time, unwrap_config
 from wb_ops.tables.values import parse_json
 
 if TYPE_CHECKING:
@@ -51,8 +59,10 @@ class Run:
 
     def _load(self, node: Node) -> None:
         self._node = node
-        for name in ("config", "summary", "_config_as_read"):
-            self.__dict__.pop(name, None)
+        self.__dict__.pop("config", None)
+        summary = self.__dict__.get("summary")
+        if summary is not None and not summary.has_changes:
+            del self.__dict__["summary"]
         self.name: str | None = node.get("displayName")
         self.tags: list[str] = list(node.get("tags") or [])
         self.notes: str | None = node.get("notes")
@@ -138,20 +148,21 @@ class Run:
     @property
     def lastHistoryStep(self) -> int:
         """The last step the server knows of, or -1."""
-        keys = self._node.get("historyKeys")
-        parsed = parse_json(keys) if isinstance(keys, str) else keys
-        step = (parsed or {}).get("lastStep") if isinstance(parsed, dict | None) else None
-        return -1 if step is None else int(step)
+        step = last_step(self._node.get("historyKeys"))
+        return -1 if step is None else step
 
     @cached_property
     def config(self) -> dict[str, Any]:
         """The config, unwrapped once, without W&B's own `_wandb`. Change it and call `update()`."""
-        return unwrap_config(self._node.get("config"))
+        return self._read_config()
 
-    @cached_property
-    def _config_as_read(self) -> dict[str, str]:
-        config = unwrap_config(self._node.get("config"))
-        return {name: dump_value(value) for name, value in config.items()}
+    def _read_config(self) -> dict[str, Any]:
+        try:
+            return unwrap_config(self._node.get("config"))
+        except ValueError as exc:
+            raise MalformedResponse(
+                f"The config of run {'/'.join(self.path)} cannot be read: {exc}", exc
+            ) from exc
 
     @cached_property
     def summary(self) -> Summary:
@@ -174,6 +185,7 @@ class Run:
         min_step: int | None = None,
         max_step: int | None = None,
         require: Require = "any",
+        require_complete: bool = False,
     ) -> pa.Table:
         """Return every logged row, unsampled, as an Arrow table in `_step` order.
 
@@ -183,12 +195,28 @@ class Run:
         window of steps.
 
         Raises:
+            IncompleteHistory: with `require_complete`, the rows do not add up to what the server
+                counts, or the run still logs (retry: backoff).
             CommError: by the table in `errors`.
         """
         chosen = None if keys is None else tuple(keys)
         selection = Selection(chosen, min_step, max_step, require)
         with self._reader.read(self._source, self.id, selection) as raw:
-            return raw.select(raw.merged().table)
+            merged = raw.merged()
+            if require_complete:
+                self._check_complete(raw.line_count, merged.rows_read, merged.distinct_steps)
+            return raw.select(merged.table)
+
+    def _check_complete(self, line_count: int, rows_read: int, distinct_steps: int) -> None:
+        path = "/".join(self.path)
+        if self.state in OPEN_STATES:
+            raise IncompleteHistory(f"Run {path} is {self.state}: it may still log.", path=path)
+        if line_count not in (rows_read, distinct_steps):
+            raise IncompleteHistory(
+                f"Run {path}: {rows_read} rows read, the server counts {line_count}. Rows that "
+                "were logged a short time ago may not be served yet.",
+                path=path,
+            )
 
     def scan_history(
         self,
@@ -259,10 +287,19 @@ class Run:
             for name, sent in _FIELDS.items()
             if getattr(self, name) != self._as_read(sent)
         }
+        before = {name: dump_value(value) for name, value in self._read_config().items()}
         now = {name: dump_value(value) for name, value in self.config.items()}
-        config = {k: text for k, text in now.items() if self._config_as_read.get(k) != text}
-        if fields or config:
-            self._load(self._write(Change(self.id, config=config, fields=fields)))
+        changed = {name: text for name, text in now.items() if before.get(name) != text}
+        removed = frozenset(before) - frozenset(now)
+        if fields or changed or removed:
+            change = Change(self.id, config=changed, removed_config=removed, fields=fields)
+            self._load(self._write(change))
+
+    def _merged_tags(self, now: Sequence[str]) -> list[str]:
+        """The tags as they are on the server, with those added and removed here."""
+        before = self._node.get("tags") or []
+        kept = [tag for tag in now if tag in self.tags or tag not in before]
+        return kept + [tag for tag in self.tags if tag not in kept and tag not in before]
 
     def _as_read(self, sent: str) -> object:
         name = "group" if sent == "groupName" else sent
@@ -277,6 +314,9 @@ class Run:
 
     def _write(self, change: Change) -> Node:
         fresh = {self.id: self._source.fetch_node(self.id)}
+        if "tags" in change.fields:
+            merged = self._merged_tags(fresh[self.id].get("tags") or [])
+            change = replace(change, fields={**change.fields, "tags": merged})
         written = write_changes(self._source.transport, self._source, [change], fresh)[0]
         path = "/".join(self.path)
         if written.node is None:
@@ -351,9 +391,14 @@ class Runs(Sequence[Run]):
         from wb_ops.tables.runs import runs_table
 
         nodes = [run._node for run in self]
-        return runs_table(
-            nodes, entity=self._source.entity, project=self._source.project, load_id=None
-        )
+        try:
+            return runs_table(
+                nodes, entity=self._source.entity, project=self._source.project, load_id=None
+            )
+        except ValueError as exc:
+            raise MalformedResponse(
+                f"A run of {self._source.path} cannot be read: {exc}", exc
+            ) from exc
 
     def to_frame(self) -> pd.DataFrame:
         """Return all runs as a pandas frame; see `to_arrow`."""

@@ -59,15 +59,19 @@ class RunSource:
                     seen.add(node["name"])
                     yield node
 
-    def fetch_nodes(self, run_ids: Sequence[str]) -> dict[str, Node]:
-        """Return the newest state of some runs by id; an id that does not exist is left out.
+    def fetch_nodes(
+        self, run_ids: Sequence[str], filters: Mapping[str, Any] | None = None
+    ) -> dict[str, Node]:
+        """Return the newest state of some runs by id; what does not exist or match is left out.
 
         One request for up to 200 runs.
         """
         nodes: dict[str, Node] = {}
         for at in range(0, len(run_ids), IDS_PER_REQUEST):
             some = list(run_ids[at : at + IDS_PER_REQUEST])
-            for node in self.iter_nodes({"name": {"$in": some}}, page_size=len(some)):
+            named: dict[str, Any] = {"name": {"$in": some}}
+            wanted = {"$and": [dict(filters), named]} if filters else named
+            for node in self.iter_nodes(wanted, page_size=len(some)):
                 nodes[node["name"]] = node
         return nodes
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from wb_ops.client.operations import HISTORY_COUNTERS, HISTORY_SOURCES, history_sources_of
 from wb_ops.client.source import RunSource
-from wb_ops.errors import InvalidRequest
+from wb_ops.errors import InvalidRequest, MalformedResponse
+from wb_ops.tables.runs import last_step
 from wb_ops.tables.values import parse_json
 
 log = logging.getLogger("wb_ops")
@@ -75,16 +76,13 @@ def _parse(run: Mapping[str, Any]) -> HistorySources:
     first_live = min(steps, default=None)
     if first_live is None and not urls and lines:
         first_live = 0
-    return HistorySources(lines, _last_step(run.get("historyKeys")), urls, first_live)
+    return HistorySources(lines, last_step(run.get("historyKeys")), urls, first_live)
 
 
 def _step(row: object) -> int | None:
-    parsed = parse_json(row) if isinstance(row, str) else row
+    try:
+        parsed = parse_json(row) if isinstance(row, str) else row
+    except ValueError as exc:
+        raise MalformedResponse("A live row of a history is no JSON.", exc) from exc
     step = parsed.get("_step") if isinstance(parsed, dict) else None
     return int(step) if isinstance(step, int | float) else None
-
-
-def _last_step(keys: object) -> int | None:
-    parsed = parse_json(keys) if isinstance(keys, str) else keys
-    step = parsed.get("lastStep") if isinstance(parsed, dict) else None
-    return int(step) if isinstance(step, int | float) and step >= 0 else None

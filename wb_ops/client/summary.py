@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import Any
 
 from wb_ops.client.documents import dump_value
+from wb_ops.errors import MalformedResponse
 from wb_ops.tables.values import parse_json
 
 
@@ -13,7 +14,7 @@ class Summary(MutableMapping[str, Any]):
     """The summary of one run: read like a dict, written by `update()`.
 
     Assignments and `del` stay local until `update()`, as in W&B's SDK. Unlike there, only the
-    keys that were set or deleted here are changed: the document is read fresh first.
+    keys that were changed or deleted here are written: the document is read fresh first.
     """
 
     def __init__(
@@ -23,10 +24,8 @@ class Summary(MutableMapping[str, Any]):
         self._load(text)
 
     def _load(self, text: str | None) -> None:
-        document = parse_json(text) if text else {}
-        self._values: dict[str, Any] = document if isinstance(document, dict) else {}
-        self._changed: set[str] = set()
-        self._removed: set[str] = set()
+        self._text = text
+        self._values = _document(text)
 
     @property
     def _json_dict(self) -> dict[str, Any]:
@@ -38,13 +37,9 @@ class Summary(MutableMapping[str, Any]):
 
     def __setitem__(self, key: str, value: Any) -> None:
         self._values[key] = value
-        self._changed.add(key)
-        self._removed.discard(key)
 
     def __delitem__(self, key: str) -> None:
         del self._values[key]
-        self._removed.add(key)
-        self._changed.discard(key)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -55,8 +50,13 @@ class Summary(MutableMapping[str, Any]):
     def __repr__(self) -> str:
         return f"Summary({self._values!r})"
 
+    @property
+    def has_changes(self) -> bool:
+        """Whether something was changed here that `update()` has not sent."""
+        return any(self._changes())
+
     def update(self, values: Mapping[str, Any] | None = None, /) -> None:  # type: ignore[override]  # W&B's name and form
-        """Set `values` and send every change made here; costs three requests.
+        """Set `values` and send every change made here, nested ones too; three requests.
 
         The summary is read fresh, our keys are replaced in it, every other key keeps its JSON
         text, and the result is read back.
@@ -67,6 +67,21 @@ class Summary(MutableMapping[str, Any]):
         """
         for key, value in (values or {}).items():
             self[key.strip()] = value
-        if self._changed or self._removed:
-            changes = {key: dump_value(self._values[key]) for key in sorted(self._changed)}
-            self._load(self._write(changes, set(self._removed)))
+        changes, removed = self._changes()
+        if changes or removed:
+            self._load(self._write(changes, removed))
+
+    def _changes(self) -> tuple[dict[str, str], set[str]]:
+        """Compare with the document as it was read: (name -> new JSON text, names taken out)."""
+        before = {name: dump_value(value) for name, value in _document(self._text).items()}
+        now = {name: dump_value(value) for name, value in self._values.items()}
+        changes = {name: text for name, text in now.items() if before.get(name) != text}
+        return changes, set(before) - set(now)
+
+
+def _document(text: str | None) -> dict[str, Any]:
+    try:
+        document = parse_json(text) if text else {}
+    except ValueError as exc:
+        raise MalformedResponse("A run's summary is no JSON.", exc) from exc
+    return document if isinstance(document, dict) else {}

@@ -7,12 +7,14 @@ raised at once: the orchestrator waits better than a worker does.
 
 from __future__ import annotations
 
+import base64
 import logging
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import IO, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
@@ -41,15 +43,22 @@ from wb_ops.errors import (
     InvalidRequest,
     MalformedResponse,
     OutcomeUnknown,
+    RateLimited,
     RequestTimeout,
 )
-from wb_ops.settings import Settings
+from wb_ops.settings import Settings, is_loopback
 
 MAX_BODY_BYTES = 2 * 1024**3
+CHUNK_BYTES = 1 << 18
+# A body slower than this, once `timeout_s` has passed, counts as no answer.
+MIN_BYTES_PER_S = 1024
 MAX_REDIRECTS = 5
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 20.0
 USER_AGENT = "W&B Public Client wb_ops/0.1.0"
+
+# A proxy of the environment is for other machines.
+NO_PROXY: Any = {"http": None, "https": None, "all": None}
 
 log = logging.getLogger("wb_ops")
 T = TypeVar("T")
@@ -95,6 +104,9 @@ class Transport:
         self._sleep = sleep
         self._local = threading.local()
         self._in_flight = threading.BoundedSemaphore(settings.max_in_flight)
+        basic = base64.b64encode(f"api:{settings.api_key}".encode()).decode()
+        self._secrets = (settings.api_key, basic)
+        hide_queries_in_logs()
 
     def __repr__(self) -> str:
         return f"Transport({self.settings.base_url!r})"
@@ -128,28 +140,41 @@ class Transport:
 
         def attempt() -> bytes:
             response = self._send("GET", url, facts)
-            if response.status != 200:
-                raise status_error(response, {**facts, "http_status": response.status})
+            self._check_download(url, response, facts)
             return response.body
 
         return self._retry(attempt)
 
-    def download_to(self, file: IO[bytes], url: str, path: str | None = None) -> None:
+    def download_to(self, file: IO[bytes], url: str, path: str | None = None) -> bool:
         """Write the body behind `url` into `file`, which is emptied before each attempt.
 
+        Returns:
+            Whether the URL was good; False means that a signed URL was refused (stores answer
+            400, 401, 403 or 404 to one that has expired): ask for a new one.
+
         Raises:
-            CommError: PermissionDenied for a signed URL that has expired; else by the table.
+            CommError: by the table in `errors`.
         """
         facts: Facts = {"operation": "download", "path": path}
 
-        def attempt() -> None:
+        def attempt() -> bool:
             file.seek(0)
             file.truncate()
             response = self._send("GET", url, facts, sink=file)
-            if response.status != 200:
-                raise status_error(response, {**facts, "http_status": response.status})
+            is_refused = 400 <= response.status < 500 and response.status not in (408, 429)
+            if is_refused and not self._auth.is_ours(url):
+                return False
+            self._check_download(url, response, facts)
+            return True
 
-        self._retry(attempt)
+        return self._retry(attempt)
+
+    def _check_download(self, url: str, response: Response, facts: Facts) -> None:
+        if response.status == 200:
+            return
+        # What a storage answers may quote the signature.
+        told = response if self._auth.is_ours(url) else replace(response, body=b"")
+        raise status_error(told, {**facts, "http_status": response.status})
 
     def _retry(self, attempt: Callable[[], T]) -> T:
         settings = self.settings
@@ -204,7 +229,7 @@ class Transport:
         if url.startswith("/"):
             url = self.settings.base_url + url
         for _ in range(MAX_REDIRECTS):
-            self._wait_for_budget()
+            self._wait_for_budget(facts)
             with self._in_flight, _mapped(facts, is_write=is_write):
                 response = self._one_request(method, url, body, sink)
             if self._auth.is_ours(url):
@@ -214,8 +239,12 @@ class Transport:
             url = self._redirected(method, url, response, facts)
         raise InvalidRequest(f"More than {MAX_REDIRECTS} redirects.", **facts)
 
-    def _wait_for_budget(self) -> None:
-        waited_s = self.budget.take(self._sleep, self.settings.max_wait_s)
+    def _wait_for_budget(self, facts: Facts) -> None:
+        try:
+            waited_s = self.budget.take(self._sleep, self.settings.max_wait_s)
+        except RateLimited as error:
+            error.operation, error.path = facts.get("operation"), facts.get("path")
+            raise
         if waited_s:
             self.traffic.add(waited_s=waited_s)
 
@@ -231,6 +260,7 @@ class Transport:
             timeout=self.settings.timeout_s,
             allow_redirects=False,
             stream=True,
+            proxies=NO_PROXY if is_loopback(urlsplit(url).hostname or "") else None,
         ) as answer:
             # An answer that is no file says why, and that is read as text.
             content = BytesIO() if sink is None or answer.status_code != 200 else None
@@ -241,12 +271,17 @@ class Transport:
 
     def _receive(self, answer: requests.Response, sink: IO[bytes] | None) -> int:
         size = 0
-        for chunk in answer.iter_content(1 << 20):
+        started = time.monotonic()
+        # read1 returns what is there: a body that drips is noticed, not waited for.
+        while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=True):
             size += len(chunk)
             if size > MAX_BODY_BYTES:
                 raise requests.exceptions.ContentDecodingError(
                     f"the answer is larger than {MAX_BODY_BYTES} bytes"
                 )
+            seconds = time.monotonic() - started
+            if seconds > self.settings.timeout_s and size < seconds * MIN_BYTES_PER_S:
+                raise requests.exceptions.ReadTimeout("the answer drips")
             if sink is not None:
                 sink.write(chunk)
         return size
@@ -275,7 +310,9 @@ class Transport:
         return session
 
     def _mask(self, text: str) -> str:
-        return text.replace(self.settings.api_key, "***")
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
 
 
 _backoff = wait_random_exponential(multiplier=BACKOFF_S, max=MAX_BACKOFF_S)
@@ -304,17 +341,29 @@ def _mapped(facts: Facts, *, is_write: bool) -> Iterator[None]:
 
 def _error_class(exc: Exception) -> type[CommError]:
     rx = requests.exceptions
+    if isinstance(exc, rx.SSLError) and not _is_refused_certificate(exc):
+        return ConnectionFailed
     if isinstance(exc, rx.SSLError | rx.InvalidURL | rx.InvalidHeader | rx.TooManyRedirects):
         return InvalidRequest
     if isinstance(exc, rx.MissingSchema | rx.InvalidSchema | rx.InvalidProxyURL):
         return InvalidRequest
-    if isinstance(exc, rx.Timeout):
+    if isinstance(exc, rx.Timeout | urllib3.exceptions.TimeoutError):
         return RequestTimeout
+    if isinstance(exc, urllib3.exceptions.SSLError):
+        return ConnectionFailed
     if isinstance(exc, rx.ChunkedEncodingError | rx.ContentDecodingError):
         return MalformedResponse
     if isinstance(exc, urllib3.exceptions.HTTPError):
         return MalformedResponse
     return ConnectionFailed
+
+
+def _is_refused_certificate(exc: Exception) -> bool:
+    """Whether TLS failed for good: the certificate is not trusted. Anything else may pass."""
+    inner = exc.args[0] if exc.args else None
+    reason = getattr(inner, "reason", inner)
+    causes = (reason, *(getattr(reason, "args", None) or ()))
+    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)
 
 
 def _never_sent(exc: Exception) -> bool:
@@ -342,3 +391,23 @@ def _describe(exc: Exception) -> str:
     reason = getattr(inner, "reason", inner)
     kind = type(exc).__name__
     return f"{kind} ({type(reason).__name__})" if isinstance(reason, Exception) else kind
+
+
+class _HideQuery(logging.Filter):
+    """Cuts the query off URLs: urllib3's debug lines would show the signatures in them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if isinstance(record.args, tuple):
+            record.args = tuple(
+                arg.split("?", 1)[0] + "?..." if isinstance(arg, str) and "?" in arg else arg
+                for arg in record.args
+            )
+        return True
+
+
+_hide_query = _HideQuery()
+
+
+def hide_queries_in_logs() -> None:
+    """Keep signatures out of urllib3's log; adding the same filter again does nothing."""
+    logging.getLogger("urllib3.connectionpool").addFilter(_hide_query)

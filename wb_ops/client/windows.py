@@ -104,7 +104,10 @@ def _fetch(source: RunSource, run_id: str, window: Window) -> list[str] | None:
 
 
 def _step(row: str) -> int:
-    parsed = parse_json(row)
+    try:
+        parsed = parse_json(row)
+    except ValueError as exc:
+        raise MalformedResponse("A history row is no JSON.", exc) from exc
     step = parsed.get("_step") if isinstance(parsed, dict) else None
     if not isinstance(step, int | float):
         raise MalformedResponse("A history row has no _step.")

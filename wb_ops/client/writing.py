@@ -23,12 +23,18 @@ _READ_NAMES = {"groupName": "group"}
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What to change of one run. Values of `summary` and `config` are JSON texts."""
+    """What to change of one run. Values of `summary` and `config` are JSON texts.
+
+    `exact_config` holds whole members of the config as the server stores them, with value and
+    description.
+    """
 
     run_id: str
     summary: Mapping[str, str] = field(default_factory=dict)
     removed: frozenset[str] = frozenset()
     config: Mapping[str, str] = field(default_factory=dict)
+    exact_config: Mapping[str, str] = field(default_factory=dict)
+    removed_config: frozenset[str] = frozenset()
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -60,14 +66,41 @@ def write_changes(
         OutcomeUnknown: the answer was lost and reading back failed too (retry: verify).
     """
     present = [change for change in changes if change.run_id in fresh]
-    inputs = [_input(change, fresh[change.run_id]) for change in present]
-    if inputs:
+    if present:
         try:
-            transport.execute(upsert_buckets(inputs), source.path)
+            send_changes(transport, source, present, fresh)
         except OutcomeUnknown as error:
             log.warning("%s; reading back to see what was written", error)
     after = source.fetch_nodes([change.run_id for change in present])
     return [_written(change, after.get(change.run_id)) for change in changes]
+
+
+def send_changes(
+    transport: Transport,
+    source: RunSource,
+    changes: Sequence[Change],
+    fresh: Mapping[str, Mapping[str, Any]],
+    *,
+    watch: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Merge each change into the fresh document of its run and send all; one request.
+
+    With `watch`, returns for each run the changed fields as they were on the server directly
+    before this write replaced them: what differs there from `fresh` was written by others
+    meanwhile and is lost unless it is written again.
+
+    Raises:
+        PermissionDenied: a run is read-only for this key (retry: never).
+        CommError: by the table in `errors`. The changes before a run that the server refuses,
+            and those after it, may have been carried out: read back.
+    """
+    inputs = [_input(change, fresh[change.run_id]) for change in changes]
+    data = transport.execute(upsert_buckets(inputs, watch=watch), source.path)
+    answers = {
+        change.run_id: (data.get(f"before{index}") or {}).get("bucket")
+        for index, change in enumerate(changes)
+    }
+    return {run_id: bucket for run_id, bucket in answers.items() if bucket}
 
 
 def _input(change: Change, node: Mapping[str, Any]) -> dict[str, object]:
@@ -78,8 +111,9 @@ def _input(change: Change, node: Mapping[str, Any]) -> dict[str, object]:
         inputs["summaryMetrics"] = splice(
             node.get("summaryMetrics"), change.summary, change.removed
         )
-    if change.config:
-        inputs["config"] = splice(node.get("config"), _wrapped(change.config))
+    if change.config or change.exact_config or change.removed_config:
+        members = {**_wrapped(change.config), **change.exact_config}
+        inputs["config"] = splice(node.get("config"), members, change.removed_config)
     return inputs
 
 
@@ -98,7 +132,8 @@ def _written(change: Change, node: dict[str, Any] | None) -> Written:
     wrong = [
         *_differing(change.summary, summary),
         *(name for name in change.removed if name in summary),
-        *_differing(_wrapped(change.config), config),
+        *_differing({**_wrapped(change.config), **change.exact_config}, config),
+        *(name for name in change.removed_config if name in config),
         *(
             name
             for name, value in change.fields.items()

@@ -41,8 +41,9 @@ def live_table(rows: Sequence[str | Mapping[str, object]]) -> pa.Table:
     A key becomes a column in one of the forms of `tables.columns`, named by the key in
     `escape_text` form; null is "not logged". Objects without `_type` are flattened with dots, as
     in W&B's parquet, except under a key one of whose dotted names would then mean two things;
-    that key stays one column of JSON cells. A key whose values are all numbers or the strings
-    "NaN", "Infinity", "-Infinity" is numeric. Integers beside floats become floats.
+    that key stays one column of JSON cells. A key whose values are numbers is numeric, also
+    where some are the strings "NaN", "Infinity", "-Infinity"; one that has only such strings
+    stays text, as it was logged. Integers beside floats become floats.
 
     Args:
         rows: JSON objects as text, bare NaN allowed, or parsed.
@@ -138,4 +139,6 @@ def _typed(values: list[object]) -> tuple[list[object], pa.DataType | None]:
 
 
 def _are_numeric(values: list[object]) -> bool:
-    return all(type(value) in _NUMBERS or value in FLOAT_NAMES for value in values)
+    """Whether texts like "NaN" stand for floats here: some other row of the key is a number."""
+    has_number = any(type(value) in _NUMBERS for value in values)
+    return has_number and all(type(value) in _NUMBERS or value in FLOAT_NAMES for value in values)

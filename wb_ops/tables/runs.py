@@ -16,6 +16,9 @@ from wb_ops.tables.values import encode_document, escape_text, parse_json, point
 # members of the config document that describe the logging process, not the experiment
 _INTERNAL_CONFIG = ("_wandb", "wandb_version")
 
+# States in which a run still writes, or will.
+OPEN_STATES = frozenset({"running", "pending", "preempting"})
+
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
@@ -113,7 +116,7 @@ def _run_row(node: Mapping[str, object], entity: str, project: str) -> RunRow:
         heartbeat_at=_time(node, "heartbeatAt"),
         runtime_s=_runtime_s(summary),
         history_rows=_integer(node.get("historyLineCount")),
-        last_step=_last_step(node.get("historyKeys")),
+        last_step=last_step(node.get("historyKeys")),
         config=config_document.text,
         summary=summary_document.text,
         floats=pointers_text((*config_document.floats, *summary_document.floats)),
@@ -274,8 +277,16 @@ def _runtime_s(summary: Mapping[str, object]) -> float | None:
     return _number(internal.get("runtime")) if isinstance(internal, dict) else None
 
 
-def _last_step(history_keys: object) -> int | None:
-    """Read `historyKeys.lastStep`; the server sends an object, its text, or null."""
+def last_step(history_keys: object) -> int | None:
+    """Read `historyKeys.lastStep`, None where the server does not say.
+
+    Source: the server sends an object, its text, or null; -1 stands for no history.
+    """
     if isinstance(history_keys, str):
-        history_keys = parse_json(history_keys) if history_keys else None
-    return _integer(history_keys.get("lastStep")) if isinstance(history_keys, Mapping) else None
+        try:
+            history_keys = parse_json(history_keys)
+        except ValueError:
+            return None
+    step = history_keys.get("lastStep") if isinstance(history_keys, Mapping) else None
+    whole = _integer(int(step) if isinstance(step, float) and step.is_integer() else step)
+    return whole if whole is not None and whole >= 0 else None

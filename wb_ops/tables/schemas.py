@@ -130,7 +130,7 @@ RECEIPTS = pa.schema(
     [
         _RUN_ID,
         _key("table_name", TEXT, "table that the receipt is for"),
-        _column("status", TEXT, "complete, growing, unexplained or failed"),
+        _column("status", TEXT, "complete, growing, unexplained, failed or deleted"),
         _column("rows_read", INT, "rows read from the server", "rows"),
         _column("distinct_steps", INT, "rows after those of one step were merged", "rows"),
         _column("overwritten_cells", INT, "values replaced by a later, different one", "cells"),
@@ -138,7 +138,7 @@ RECEIPTS = pa.schema(
         _column("last_step", INT, "last step read"),
         _column("server_rows", INT, "the server's row count, read after the rows", "rows"),
         _column("server_last_step", INT, "the server's last step, read after the rows"),
-        _column("source", TEXT, "parquet, live or paged"),
+        _column("source", TEXT, "parquet, parquet+live or paged"),
         _column("size_bytes", INT, "bytes received", "bytes"),
         _column("fingerprint", TEXT, "what is compared to find a change"),
         _column("left_running", FLAG, "whether the run had left the state running"),
@@ -152,11 +152,11 @@ BACKFILLS = pa.schema(
     [
         _key("backfill_id", TEXT, "the backfill"),
         _RUN_ID,
-        _column("target", TEXT, "field of the run that was written: summary"),
+        _column("target", TEXT, "what was written: summary, config, tags or notes"),
         _column("key", TEXT, "member of that field"),
-        _column("event", TEXT, "intent, written, unverified or failed"),
+        _column("event", TEXT, "intent; written, unchanged, conflict, gone, unverified, failed"),
         _column("old_value", TEXT, "JSON text before, null when the key was not there"),
-        _column("new_value", TEXT, "JSON text that was to be written"),
+        _column("new_value", TEXT, "JSON text that was to be written, null to take the key out"),
         _column("note", TEXT, "what a reader should know"),
         _column("recorded_at", TIME, "when this line was appended"),
     ]
