@@ -33,7 +33,7 @@ def odd_rows() -> list[dict[str, Any]]:
         {"_step": 0, "loss": 0.1, "count": 3, "word": "a", "flag": True},
         {"_step": 1, "loss": math.nan, "count": 2**53 + 1, "word": "NaN and more",
          "gone": math.nan},
-        {"_step": 7, "loss": math.inf, "up": -math.inf, "late": 1},
+        {"_step": 7, "word": "NaN", "loss": math.inf, "up": -math.inf, "late": 1},
         {"_step": 1000, "loss": 1e-300, "Loss": 2.5, "val/acc": 0.75, "val.acc": 0.5},
         {"_step": 10**9, "loss": 1 / 3, "flag": False, "hist": BINS},
     ]  # fmt: skip

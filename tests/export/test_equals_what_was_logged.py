@@ -28,7 +28,12 @@ DATASET = REQUEST.dataset_name
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
+def started_at() -> float:
+    return time.time()
+
+
+@pytest.fixture(scope="module")
+def logged(started_at: float, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
     """A server to which the SDK has logged two runs and still logs a third."""
     folder = tmp_path_factory.mktemp("sdk")
     hold = folder / "finish-now"
@@ -111,6 +116,16 @@ def assert_rows(found: list[dict[str, Any]], logged: list[dict[str, Any]]) -> No
 @pytest.mark.parametrize("run_id", ["odd", "running"])
 def test_every_type_of_value(exported: Warehouse, run_id: str):
     assert_rows(rows_of(exported, run_id), sdk_writer.odd_rows())
+
+
+def test_times_are_those_of_the_log(exported: Warehouse, started_at: float):
+    sql = "select _timestamp, epoch(logged_at) as epoch, _runtime from history where run_id = 'odd'"
+    rows = exported.query(sql, DATASET).to_pylist()
+    assert len(rows) == 5
+    for row in rows:
+        assert started_at <= row["_timestamp"] <= time.time()
+        assert row["epoch"] == pytest.approx(row["_timestamp"], abs=1e-5)
+        assert 0 <= row["_runtime"] < 600
 
 
 def test_five_thousand_rows(exported: Warehouse):

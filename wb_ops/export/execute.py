@@ -29,8 +29,11 @@ from wb_ops.errors import (
     CommError,
     ConnectionFailed,
     ExportIncomplete,
+    MalformedResponse,
     NotFound,
     RateLimited,
+    RequestTimeout,
+    ServerUnavailable,
 )
 from wb_ops.export.plan import ExportPlan, PlannedRun
 from wb_ops.export.receipts import Receipt, deleted_table, receipt, receipts_table
@@ -44,6 +47,9 @@ from wb_ops.warehouse import Batch, Warehouse
 log = logging.getLogger("wb_ops")
 
 MAX_RUNS_PER_BATCH = 1000
+MAX_FAILURES_IN_A_ROW = 10
+
+
 # A run that cannot be read goes into its receipt; these are not about one run.
 _STOPS_ALL = (AuthenticationFailed, RateLimited, ConnectionFailed)
 
@@ -60,9 +66,11 @@ def execute_export(
     A run's own failure goes into its receipt and the rest goes on.
 
     Raises:
-        ExportIncomplete: with `on_incomplete="fail"`, after everything else is committed.
-        CommError: AuthenticationFailed, RateLimited and ConnectionFailed stop everything; what
-            was committed stays, the watermark does not move.
+        ExportIncomplete: with `on_incomplete="fail"`, after everything else is committed; in any
+            case where not one history could be read.
+        CommError: AuthenticationFailed, RateLimited and ConnectionFailed stop everything, as do
+            ten histories in a row that the server fails to give; what was read before is
+            committed, the watermark does not move.
         WarehouseError: the warehouse is busy, unavailable or refuses.
     """
     with TemporaryDirectory(prefix="wb_ops-staging-") as folder:
@@ -80,6 +88,7 @@ class _Execution:
     source: RunSource = field(init=False)
     report: ExportReport = field(init=False)
     runs_done: int = 0
+    failures_in_a_row: int = 0
     rows_read: int = 0
     started: float = field(default_factory=time.monotonic)
     sent_before: int = 0
@@ -110,10 +119,23 @@ class _Execution:
         return self.report
 
     def _staged_batches(self) -> Iterator[list[StagedRun]]:
-        """Read histories concurrently; yield what fits into one transaction."""
+        """Read histories concurrently; yield what fits into one transaction.
+
+        What was read before an error that stops everything is yielded too: a limit that comes
+        back at every attempt must not keep an export from getting on.
+        """
         batch: list[StagedRun] = []
         cells = 0
-        for staged in self._staged():
+        stopped: CommError | None = None
+        staging = self._staged()
+        while True:
+            try:
+                staged = next(staging)
+            except StopIteration:
+                break
+            except CommError as error:
+                stopped = error
+                break
             batch.append(staged)
             cells += staged.cells
             if cells >= self.plan.request.max_cells or len(batch) >= MAX_RUNS_PER_BATCH:
@@ -121,6 +143,8 @@ class _Execution:
                 batch, cells = [], 0
         if batch:
             yield batch
+        if stopped is not None:
+            raise stopped
 
     def _staged(self) -> Iterator[StagedRun]:
         waiting = (run for run in self.plan.runs if run.reads_history)
@@ -137,10 +161,20 @@ class _Execution:
                     if not pending:
                         return
                     done, pending = wait(pending, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        yield future.result()
+                    # Those that succeeded first: they are kept whatever the others raise.
+                    for future in sorted(done, key=lambda one: one.exception() is not None):
+                        yield self._checked(future.result())
             finally:
                 pool.shutdown(cancel_futures=True)
+
+    def _checked(self, staged: StagedRun) -> StagedRun:
+        """Stop where the server, not a run, is the trouble: nothing but failures for a while."""
+        is_down = isinstance(staged.error, ServerUnavailable | RequestTimeout)
+        self.failures_in_a_row = self.failures_in_a_row + 1 if is_down else 0
+        if is_down and self.failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+            assert staged.error is not None  # noqa: S101 - is_down says so
+            raise staged.error
+        return staged
 
     def _with_sources(
         self, runs: Sequence[PlannedRun]
@@ -159,6 +193,10 @@ class _Execution:
         except CommError as error:
             log.warning("run %s: %s", planned.run_id, error)
             return StagedRun(planned, error=error)
+        except ValueError as exc:
+            # Rows that no rule of ours foresaw: this run's trouble, not everybody's.
+            log.warning("run %s: %s", planned.run_id, exc)
+            return StagedRun(planned, error=MalformedResponse(f"Unreadable rows: {exc}", exc))
 
     def _commit_staged(self, batch: Sequence[StagedRun]) -> None:
         # The server's counters are read after the rows: what they count is there to be found.
@@ -189,6 +227,7 @@ class _Execution:
     ) -> None:
         owner, load_id = self.plan.request.owner, self.plan.load_id
         rows, unreadable = self._rows(nodes)
+        self.report.receipts += unreadable
         hashes = dict(
             zip(rows["run_id"].to_pylist(), rows["content_hash"].to_pylist(), strict=True)
         )
@@ -203,7 +242,9 @@ class _Execution:
                 replaced=replaced,
                 deleted=deleted,
                 meta={
-                    "_wb_receipts": receipts_table(receipts, hashes, unreadable, load_id, now),
+                    "_wb_receipts": receipts_table(
+                        [*receipts, *unreadable], hashes, load_id, now
+                    ),
                     "_wb_loads": self._load_row("running", None),
                     # The owner is on record from the first batch on; the marks do not move yet.
                     "_wb_state": self._state_row(self.plan.before),
@@ -216,22 +257,22 @@ class _Execution:
         self.report.history_rows += committed.history_rows
         self.report.new_columns += committed.new_columns
 
-    def _rows(self, nodes: Sequence[Node]) -> tuple[pa.Table, dict[str, str]]:
-        """Rows of `runs`, and why some runs have none: run id -> reason."""
+    def _rows(self, nodes: Sequence[Node]) -> tuple[pa.Table, list[Receipt]]:
+        """Rows of `runs`, and receipts of the runs that have none because they are unreadable."""
         owner, load_id = self.plan.request.owner, self.plan.load_id
         rows = partial(runs_table, entity=owner.entity, project=owner.project, load_id=load_id)
         try:
-            return rows(nodes), {}
+            return rows(nodes), []
         except ValueError:
-            good, reasons = [], {}
+            good, failed = [], []
             for node in nodes:
                 try:
                     rows([node])
                     good.append(node)
                 except ValueError as exc:
-                    reasons[node["name"]] = str(exc)
                     log.warning("run %s: %s", node["name"], exc)
-            return rows(good), reasons
+                    failed.append(Receipt(node["name"], "failed", note=str(exc), table_name="runs"))
+            return rows(good), failed
 
     def _finish(self) -> None:
         """Mark deletions, close the load and move the watermark, in one transaction."""
@@ -258,7 +299,9 @@ class _Execution:
         )
         self.report.deleted += len(plan.deleted)
         self._measure()
-        if self.report.unsound and request.on_incomplete == "fail":
+        # With nothing but failures there is no export to mark as incomplete.
+        is_void = bool(self.report.receipts) and set(self.report.statuses) == {"failed"}
+        if is_void or (self.report.unsound and request.on_incomplete == "fail"):
             raise self._incomplete()
 
     def _state_row(self, marks: Marks) -> pa.Table:
@@ -290,6 +333,7 @@ class _Execution:
             "requests": report.requests,
             "size_bytes": report.size_bytes,
             "status": status,
+            "note": f"{self.plan.hidden} runs counted but not listed" if self.plan.hidden else None,
         }
         return pa.Table.from_pylist([row], schema=LOADS)
 
@@ -308,9 +352,8 @@ class _Execution:
             if staged.error is not None and not isinstance(staged.error, NotFound)
         ]
         # The rows that are missing may be exported later.
-        self.report.advices += [
-            Advice(AdviceKind.BACKOFF) for one in receipts if one.status == "unexplained"
-        ]
+        late = [one for one in receipts if one.status == "unexplained"]
+        self.report.advices += [Advice(AdviceKind.BACKOFF)] * len(late)
         self._progress(len(batch), sum(staged.rows for staged in batch))
 
     def _progress(self, runs: int, rows: int) -> None:

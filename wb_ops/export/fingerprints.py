@@ -4,22 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from wb_ops.tables.values import parse_json
-
-# States in which a run still writes, or will.
-OPEN_STATES = frozenset({"running", "pending", "preempting"})
+from wb_ops.tables.runs import OPEN_STATES, last_step
 
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The counters of one history. `keys` is the exported selection; None means all."""
+    """What tells one state of a history from another.
+
+    Attributes:
+        lines, last_step: the server's counters.
+        left_running: whether the run has ended.
+        origin: the run's global id and creation, which a run that was deleted and made again
+            under the same run id does not share.
+        heartbeat_at: of a run that has ended; one that logs moves it all the time.
+        keys: the exported selection; None means all.
+    """
 
     lines: int
     last_step: int | None
     left_running: bool
+    origin: str = ""
+    heartbeat_at: str | None = None
     keys: tuple[str, ...] | None = None
 
     def dumps(self) -> str:
@@ -35,26 +43,20 @@ class Fingerprint:
 
     def covers(self, now: Fingerprint) -> bool:
         """Whether rows read at this fingerprint are all that `now` asks for."""
-        same = (self.lines, self.last_step, self.left_running)
-        return same == (now.lines, now.last_step, now.left_running) and _covers_keys(self, now)
+        return replace(self, keys=now.keys) == now and _covers_keys(self, now)
 
 
 def fingerprint(node: Mapping[str, Any], keys: tuple[str, ...] | None) -> Fingerprint:
     """The fingerprint of a run as the server describes it."""
+    has_ended = str(node.get("state")) not in OPEN_STATES
     return Fingerprint(
         lines=int(node.get("historyLineCount") or 0),
-        last_step=last_step(node),
-        left_running=str(node.get("state")) not in OPEN_STATES,
+        last_step=last_step(node.get("historyKeys")),
+        left_running=has_ended,
+        origin=f"{node.get('id')}@{node.get('createdAt')}",
+        heartbeat_at=str(node.get("heartbeatAt")) if has_ended else None,
         keys=None if keys is None else tuple(sorted(keys)),
     )
-
-
-def last_step(node: Mapping[str, Any]) -> int | None:
-    """The server's last step, or None where it does not say."""
-    keys = node.get("historyKeys")
-    parsed = parse_json(keys) if isinstance(keys, str) else keys
-    step = parsed.get("lastStep") if isinstance(parsed, Mapping) else None
-    return int(step) if isinstance(step, int | float) and step >= 0 else None
 
 
 def wider_keys(

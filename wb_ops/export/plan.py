@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,24 +13,26 @@ from wb_ops.client.api import Api
 from wb_ops.client.source import Node, RunSource
 from wb_ops.export.fingerprints import Fingerprint, fingerprint, wider_keys
 from wb_ops.export.request import ExportRequest, Mode
-from wb_ops.export.state import ExportState, Known, Marks, read_state
+from wb_ops.export.state import OVERLAP, ExportState, Known, Marks, read_state
 from wb_ops.tables.runs import parse_server_time, run_row
 from wb_ops.warehouse import Warehouse
 
-# Server and warehouse see changes with a lag (10 minutes have been reported).
-OVERLAP = timedelta(minutes=30)
 # One request for the counters and sources of a history, and about one for a file of it.
 REQUESTS_PER_HISTORY = 2
 
 
 @dataclass(frozen=True, slots=True)
 class PlannedRun:
-    """One run to write, why, and whether its history is read."""
+    """One run to write, why, and whether its history is read.
+
+    `held` is the last receipt of its history, if the warehouse has rows of it.
+    """
 
     node: Node = field(repr=False)
     reason: str
     reads_history: bool
     keys: tuple[str, ...] | None = None
+    held: Mapping[str, Any] | None = field(default=None, repr=False)
 
     @property
     def run_id(self) -> str:
@@ -42,7 +44,8 @@ class PlannedRun:
 class ExportPlan:
     """What an export will do; `str(plan)` is for people.
 
-    Executing the same plan twice gives the same tables.
+    Executing the same plan twice gives the same tables. `hidden` is how many more runs the server
+    counts than it listed: runs that came or went meanwhile, or that this key may not see.
     """
 
     request: ExportRequest
@@ -51,6 +54,7 @@ class ExportPlan:
     runs: tuple[PlannedRun, ...]
     deleted: tuple[str, ...]
     listed: int
+    hidden: int
     before: Marks
     after: Marks
     planned_at: datetime
@@ -83,6 +87,7 @@ class ExportPlan:
         reasons = Counter(run.reason for run in self.runs)
         why = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
         gone = f", {len(self.deleted)} deleted" if self.deleted else ""
+        gone += f", {self.hidden} counted but not listed" if self.hidden else ""
         return (
             f"{self.mode} export of {self.request.owner} into {self.request.dataset_name}: "
             f"{self.listed} runs listed, {self.unchanged} unchanged{gone}; "
@@ -106,7 +111,10 @@ def plan_export(request: ExportRequest, api: Api, warehouse: Warehouse) -> Expor
     source = api.source(str(request.owner))
     now = datetime.now(UTC)
     mode = _mode(request, state, now)
-    nodes = {node["name"]: node for node in _list(request, source, state, mode)}
+    counts: list[int] = []
+    changed = list(_list(request, source, state, mode, counts.append))
+    again = _again(request, source, state, mode, changed)
+    nodes = {node["name"]: node for node in (*changed, *again)}
     deleted = _deleted(request, source, state, mode, nodes)
     planned = (_planned(request, node, state, mode) for node in nodes.values())
     return ExportPlan(
@@ -116,6 +124,7 @@ def plan_export(request: ExportRequest, api: Api, warehouse: Warehouse) -> Expor
         runs=tuple(run for run in planned if run is not None),
         deleted=deleted,
         listed=len(nodes),
+        hidden=max(0, max(counts, default=0) - len(changed)),
         before=state.marks,
         after=_marks_after(request, state.marks, mode, nodes.values(), now),
         planned_at=now,
@@ -133,20 +142,35 @@ def _mode(request: ExportRequest, state: ExportState, now: datetime) -> Mode:
 
 
 def _list(
-    request: ExportRequest, source: RunSource, state: ExportState, mode: Mode
+    request: ExportRequest,
+    source: RunSource,
+    state: ExportState,
+    mode: Mode,
+    on_count: Callable[[int], None],
 ) -> Iterator[Node]:
+    """The whole listing, or what moved since the watermark."""
     watermark = state.marks.watermark
     if mode != "incremental" or watermark is None:
-        yield from source.iter_nodes(_all_of(request.filters, _window(request)))
-        return
-    since = _iso(watermark - OVERLAP)
-    moved = {"$or": [{"heartbeatAt": {"$gte": since}}, {"createdAt": {"$gte": since}}]}
-    seen = set()
-    for node in source.iter_nodes(_all_of(request.filters, moved)):
-        seen.add(node["name"])
-        yield node
-    again = sorted((state.unsettled | state.backfilled) - seen)
-    yield from source.fetch_nodes(again).values()
+        narrow = _window(request)
+    else:
+        since = _iso(watermark - OVERLAP)
+        narrow = {"$or": [{"heartbeatAt": {"$gte": since}}, {"createdAt": {"$gte": since}}]}
+    return source.iter_nodes(_all_of(request.filters, narrow), on_count=on_count)
+
+
+def _again(
+    request: ExportRequest,
+    source: RunSource,
+    state: ExportState,
+    mode: Mode,
+    listed: Iterable[Node],
+) -> Iterable[Node]:
+    """Runs that may have changed without a sign of it: not settled, or written by a backfill."""
+    if mode != "incremental":
+        return ()
+    seen = {node["name"] for node in listed}
+    wanted = sorted((state.unsettled | state.backfilled) - seen)
+    return source.fetch_nodes(wanted, request.filters).values()
 
 
 def _all_of(*filters: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,6 +201,8 @@ def _marks_after(
     ]
     if before.watermark is not None:
         moments.append(before.watermark)
+    # A run with a clock of its own must not carry the watermark past what was looked at.
+    moments = [min(moment, now) for moment in moments]
     reconciled_at = before.reconciled_at if mode == "incremental" else now
     return Marks(max(moments, default=None), reconciled_at, now)
 
@@ -206,12 +232,13 @@ def _planned(
 ) -> PlannedRun | None:
     run_id = node["name"]
     known_run, known_history = state.runs.get(run_id), state.history.get(run_id)
-    held = Fingerprint.loads(known_history.fingerprint) if known_history else None
-    keys = request.keys if held is None else wider_keys(held.keys, request.keys)
-    if known_run is None or known_history is None or held is None:
-        return PlannedRun(node, "new", True, keys)
+    if known_run is None or known_history is None or not known_history.fingerprint:
+        before = f"{known_history.status} before" if known_history else "new"
+        return PlannedRun(node, before, True, request.keys)
+    held = Fingerprint.loads(known_history.fingerprint)
+    keys = wider_keys(held.keys, request.keys)
     if reason := _history_reason(known_history, held, fingerprint(node, request.keys), mode):
-        return PlannedRun(node, reason, True, keys)
+        return PlannedRun(node, reason, True, keys, known_history.row)
     if known_run.fingerprint != _content_hash(request, node) or known_run.status == "deleted":
         return PlannedRun(node, "edited", False, keys)
     return None
@@ -232,6 +259,8 @@ def _history_reason(known: Known, held: Fingerprint, now: Fingerprint, mode: Mod
         return f"{known.status} before"
     if held.covers(now):
         return None
+    if now.origin != held.origin:
+        return "made anew"
     if now.left_running and not held.left_running:
         return "finished"
     return "grown" if now.lines >= held.lines else "rewritten"

@@ -11,8 +11,9 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from wb_ops.client.source import Node
-from wb_ops.export.fingerprints import OPEN_STATES, fingerprint, last_step
+from wb_ops.export.fingerprints import fingerprint
 from wb_ops.export.staging import StagedRun
+from wb_ops.tables.runs import OPEN_STATES, last_step
 from wb_ops.tables.schemas import RECEIPTS
 
 Status = Literal["complete", "growing", "unexplained", "failed", "deleted"]
@@ -20,11 +21,12 @@ Status = Literal["complete", "growing", "unexplained", "failed", "deleted"]
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """How one run's history was checked.
+    """How one run's rows in a table were checked.
 
     `complete`: every row the server counts is there and the run has ended. `growing`: the run
-    still writes. `unexplained`: the counts differ and nothing explains it. `failed`: nothing was
-    read; `note` says why. `deleted`: the run is gone on the server, its rows stay.
+    still writes. `unexplained`: the counts differ and nothing explains it. `failed`: it could not
+    be read, `note` says why; the counts are those of the rows that are held from before.
+    `deleted`: the run is gone on the server, its rows stay.
     """
 
     run_id: str
@@ -38,9 +40,10 @@ class Receipt:
     server_last_step: int | None = None
     source: str | None = None
     size_bytes: int = 0
-    fingerprint: str = "{}"
+    fingerprint: str = ""
     left_running: bool = False
     note: str | None = None
+    table_name: str = "history"
 
     @property
     def is_sound(self) -> bool:
@@ -53,12 +56,9 @@ def receipt(staged: StagedRun, after: Node | None) -> Receipt:
     node = after or staged.planned.node
     held = fingerprint(node, staged.planned.keys)
     if after is None:
-        return Receipt(
-            staged.run_id, "deleted", fingerprint=held.dumps(), note="deleted while it was read"
-        )
+        return Receipt(staged.run_id, "deleted", note="deleted while it was read")
     if staged.error is not None or staged.history is None:
-        note = f"{type(staged.error).__name__}: {staged.error}"
-        return Receipt(staged.run_id, "failed", fingerprint=held.dumps(), note=note)
+        return _failed(staged)
     history = staged.history
     return Receipt(
         run_id=staged.run_id,
@@ -77,15 +77,29 @@ def receipt(staged: StagedRun, after: Node | None) -> Receipt:
     )
 
 
+def _failed(staged: StagedRun) -> Receipt:
+    """A read that failed leaves the rows of an earlier one, and what was known of them."""
+    note = f"{type(staged.error).__name__}: {staged.error}"
+    held = staged.planned.held
+    if held is None:
+        return Receipt(staged.run_id, "failed", note=note)
+    known = {name: held[name] for name in Receipt.__slots__ if name in held}
+    return Receipt(**{**known, "status": "failed", "note": note})
+
+
 def _status(staged: StagedRun, node: Mapping[str, Any]) -> Status:
     history = staged.history
     assert history is not None  # noqa: S101 - receipt() has asked
     if str(node.get("state")) in OPEN_STATES:
         return "growing"
     lines = int(node.get("historyLineCount") or 0)
-    server_last = last_step(node)
-    # Rows of one step are merged; parquet and live rows may overlap. Either count may fit.
-    counts_fit = lines in (history.rows_read, history.distinct_steps)
+    server_last = last_step(node.get("historyKeys"))
+    # A step that was logged twice counts as two lines; one that two files hold is read twice,
+    # and could hide a row that is missing.
+    counts = {history.distinct_steps}
+    if not staged.has_overlap:
+        counts.add(history.rows_read)
+    counts_fit = lines in counts
     last_fits = server_last is None or history.last_step in (server_last, None)
     return "complete" if counts_fit and last_fits else "unexplained"
 
@@ -98,39 +112,30 @@ def _held(text: str, rows_read: int, left_running: bool) -> str:
 
 
 def receipts_table(
-    receipts: Iterable[Receipt],
-    hashes: Mapping[str, str],
-    unreadable: Mapping[str, str],
-    load_id: str,
-    checked_at: datetime,
+    receipts: Iterable[Receipt], hashes: Mapping[str, str], load_id: str, checked_at: datetime
 ) -> pa.Table:
-    """Rows of `_wb_receipts`: the history receipts, and one for each row of `runs`.
+    """Rows of `_wb_receipts`: the given ones, and one for each row of `runs` that is written.
 
-    `hashes` is run_id -> content hash of the rows of `runs` that are written, `unreadable`
-    run_id -> why there is none.
+    `hashes` is run_id -> content hash of those rows.
     """
-    rows = [_history_row(one) for one in receipts]
+    rows = [_row(one) for one in receipts]
     rows += [_runs_row(run_id, content_hash) for run_id, content_hash in hashes.items()]
-    rows += [
-        {**_runs_row(run_id, ""), "status": "failed", "rows_read": 0, "note": why}
-        for run_id, why in unreadable.items()
-    ]
     common = {"load_id": load_id, "checked_at": checked_at}
     return pa.Table.from_pylist([{**row, **common} for row in rows], schema=RECEIPTS)
 
 
 def deleted_table(run_ids: Sequence[str], load_id: str, checked_at: datetime) -> pa.Table:
     """Receipts that say that runs are gone; their rows stay and are marked."""
-    gone = [Receipt(run_id, "deleted", fingerprint="{}") for run_id in run_ids]
-    rows = [_history_row(one) for one in gone]
-    rows += [{**_runs_row(run_id, ""), "status": "deleted"} for run_id in run_ids]
+    tables = ("history", "runs")
+    rows = [
+        _row(Receipt(run_id, "deleted", table_name=name)) for run_id in run_ids for name in tables
+    ]
     common = {"load_id": load_id, "checked_at": checked_at}
     return pa.Table.from_pylist([{**row, **common} for row in rows], schema=RECEIPTS)
 
 
-def _history_row(one: Receipt) -> dict[str, Any]:
-    row = {name: getattr(one, name) for name in Receipt.__slots__}
-    return {**row, "table_name": "history"}
+def _row(one: Receipt) -> dict[str, Any]:
+    return {name: getattr(one, name) for name in Receipt.__slots__}
 
 
 def _runs_row(run_id: str, content_hash: str) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class ExportReport:
 
     @property
     def unsound(self) -> list[Receipt]:
-        """Receipts of runs that failed or do not add up."""
+        """Receipts of runs that failed, cannot be read or do not add up."""
         return [receipt for receipt in self.receipts if not receipt.is_sound]
 
     @property

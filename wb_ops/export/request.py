@@ -73,7 +73,8 @@ class ExportRequest:
     @property
     def dataset_name(self) -> str:
         """The warehouse schema that is written."""
-        return self.dataset or dataset_name(self.entity, self.project)
+        # Lower case: warehouses disagree about whether case tells names apart.
+        return (self.dataset or dataset_name(self.entity, self.project)).lower()
 
     @property
     def scope(self) -> str:

@@ -22,6 +22,7 @@ class StagedRun:
     """What was read of one run: its rows in `paths`, or the error that kept them away.
 
     `history` has the counts of the read and an empty table: the rows are in the files.
+    `has_overlap`: a step may have been read from two files.
     """
 
     planned: PlannedRun
@@ -30,6 +31,7 @@ class StagedRun:
     rows: int = 0
     cells: int = 0
     source: str | None = None
+    has_overlap: bool = False
     size_bytes: int = 0
     error: CommError | None = None
 
@@ -69,6 +71,7 @@ def stage_history(
         rows=rows,
         cells=cells,
         source=raw.source,
+        has_overlap=raw.has_overlap,
         size_bytes=raw.size_bytes,
     )
 

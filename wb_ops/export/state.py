@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
+from itertools import chain
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from wb_ops.export.request import ExportRequest
 from wb_ops.warehouse import Warehouse
 
+# Server and warehouse see changes with a lag (10 minutes have been reported).
+OVERLAP = timedelta(minutes=30)
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the last receipt of one run and table says."""
+    """What the last receipt of one run and table says; `row` is all of it."""
 
     fingerprint: str
     status: str
+    row: Mapping[str, Any] = field(repr=False)
 
     @property
     def is_settled(self) -> bool:
@@ -57,7 +65,8 @@ class ExportState:
     @property
     def unsettled(self) -> set[str]:
         """Runs that were not finished or not complete when they were last read."""
-        return {run_id for run_id, known in self.history.items() if not known.is_settled}
+        both = chain(self.runs.items(), self.history.items())
+        return {run_id for run_id, known in both if not known.is_settled}
 
 
 def read_state(request: ExportRequest, warehouse: Warehouse) -> ExportState:
@@ -78,20 +87,16 @@ def read_state(request: ExportRequest, warehouse: Warehouse) -> ExportState:
 
 
 def _known(receipts: pa.Table, table_name: str) -> dict[str, Known]:
-    columns = (receipts[name].to_pylist() for name in _COLUMNS)
+    of_table = receipts.filter(pc.equal(receipts["table_name"], table_name))
     return {
-        run_id: Known(fingerprint, status)
-        for run_id, name, fingerprint, status in zip(*columns, strict=True)
-        if name == table_name
+        row["run_id"]: Known(row["fingerprint"], row["status"], row) for row in of_table.to_pylist()
     }
 
 
-_COLUMNS = ("run_id", "table_name", "fingerprint", "status")
-
-
 def _backfilled(journal: pa.Table, since: datetime | None) -> frozenset[str]:
+    # The journal's clock and the export's may be those of two machines.
     return frozenset(
         row["run_id"]
         for row in journal.select(["run_id", "recorded_at"]).to_pylist()
-        if since is None or row["recorded_at"] >= since
+        if since is None or row["recorded_at"] >= since - OVERLAP
     )

@@ -63,7 +63,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a commit wrote, counted by the warehouse itself."""
+    """How many rows a commit inserted, by the warehouse's own count."""
 
     runs: int
     history_rows: int
@@ -99,6 +99,8 @@ class Warehouse(Protocol):
         """Write a batch in one transaction."""
         ...
 
-    def append(self, dataset: str, table_name: str, rows: pa.Table) -> None:
-        """Append rows to a journal table in one transaction."""
+    def append(
+        self, dataset: str, table_name: str, rows: pa.Table, *, owner: Owner | None = None
+    ) -> None:
+        """Append rows to a journal table in one transaction; `owner` is checked and recorded."""
         ...

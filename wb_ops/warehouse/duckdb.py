@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ from wb_ops.tables.names import assign_names
 from wb_ops.tables.schemas import (
     HISTORY,
     SCHEMA_VERSION,
+    STATE,
     TABLES,
     check_schema,
     history_schema,
@@ -60,7 +62,8 @@ class DuckDBWarehouse:
                 "(duckdb:////data/x.duckdb).",
                 path=self.url,
             )
-        if dataset == self._path.stem.lower():
+        # DuckDB names the database by the file, up to its first dot.
+        if dataset.lower() == self._path.name.split(".")[0].lower():
             raise WarehouseRefused(
                 f"The dataset {dataset!r} would have the name of its DuckDB file, which SQL cannot "
                 "tell apart: choose another file name or pass dataset=.",
@@ -99,11 +102,14 @@ class DuckDBWarehouse:
             return _select(connection, sql)
 
     def commit(self, batch: Batch) -> Committed:
-        """Write a batch in one transaction; new columns come in the same one."""
+        """Write a batch in one transaction; new columns come in the same one.
+
+        Exports of one process take turns; one of another process is waited for.
+        """
         with self._transaction() as connection:
             _check_owner(connection, batch.dataset, batch.owner)
             _create_tables(connection, batch.dataset)
-            _upsert(connection, batch.dataset, "runs", batch.runs)
+            runs = _upsert(connection, batch.dataset, "runs", batch.runs)
             _delete(connection, batch.dataset, "history", batch.replaced)
             rows = 0
             new_columns: list[str] = []
@@ -113,17 +119,22 @@ class DuckDBWarehouse:
             _mark_deleted(connection, batch.dataset, batch.deleted, batch.load_id)
             for name, table in batch.meta.items():
                 _upsert(connection, batch.dataset, name, table)
-            return Committed(batch.runs.num_rows, rows, tuple(new_columns))
+            return Committed(runs, rows, tuple(new_columns))
 
-    def append(self, dataset: str, table_name: str, rows: pa.Table) -> None:
-        """Append rows to a journal table in one transaction."""
+    def append(
+        self, dataset: str, table_name: str, rows: pa.Table, *, owner: Owner | None = None
+    ) -> None:
+        """Append rows to a journal table in one transaction; `owner` is checked and recorded."""
         with self._transaction() as connection:
             _create_tables(connection, dataset)
+            if owner is not None:
+                _check_owner(connection, dataset, owner)
+                _record_owner(connection, dataset, owner)
             _insert(connection, dataset, table_name, rows)
 
     @contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
-        with self._connection(read_only=False) as connection:
+        with self._turn(), self._connection(read_only=False) as connection:
             connection.begin()
             try:
                 yield connection
@@ -131,6 +142,17 @@ class DuckDBWarehouse:
                 connection.rollback()
                 raise
             connection.commit()
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """One writer of this process at a time; DuckDB would refuse the second one's commit."""
+        lock = _turn_of(self._path)
+        if not lock.acquire(timeout=self._lock_timeout_s):
+            raise self._busy(None)
+        try:
+            yield
+        finally:
+            lock.release()
 
     @contextmanager
     def _connection(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -162,18 +184,31 @@ class DuckDBWarehouse:
         if isinstance(exc, duckdb.TransactionException) or any(
             words in text for words in ("lock on file", "different configuration")
         ):
-            return WarehouseBusy(
-                f"Another process holds {self.url} for longer than {self._lock_timeout_s:.0f} s.",
-                exc,
-                retry_after_s=BUSY_RETRY_S,
-                path=self.url,
-            )
+            return self._busy(exc)
         if isinstance(exc, duckdb.IOException) and not any(
             words in text.lower()
             for words in ("read-only", "permission", "no space", "not a valid", "cannot open")
         ):
             return WarehouseUnavailable(f"{self.url}: {text}", exc, path=self.url)
         return WarehouseRefused(f"{self.url}: {text}", exc, path=self.url)
+
+    def _busy(self, exc: Exception | None) -> WarehouseBusy:
+        return WarehouseBusy(
+            f"{self.url} is held by another writer for longer than {self._lock_timeout_s:g} s, "
+            "or changed under this one.",
+            exc,
+            retry_after_s=BUSY_RETRY_S,
+            path=self.url,
+        )
+
+
+_turns: dict[Path, threading.Lock] = {}
+_turns_lock = threading.Lock()
+
+
+def _turn_of(path: Path) -> threading.Lock:
+    with _turns_lock:
+        return _turns.setdefault(path.resolve(), threading.Lock())
 
 
 def _quoted(*names: str) -> str:
@@ -194,7 +229,7 @@ def _sql_type(field: pa.Field) -> str:
 def _schema_exists(connection: duckdb.DuckDBPyConnection, dataset: str) -> bool:
     return _exists(
         connection,
-        "SELECT 1 FROM duckdb_schemas() WHERE schema_name = ? AND database_name = "
+        "SELECT 1 FROM duckdb_schemas() WHERE lower(schema_name) = lower(?) AND database_name = "
         "current_database()",
         dataset,
     )
@@ -203,7 +238,7 @@ def _schema_exists(connection: duckdb.DuckDBPyConnection, dataset: str) -> bool:
 def _table_exists(connection: duckdb.DuckDBPyConnection, dataset: str, name: str) -> bool:
     return _exists(
         connection,
-        "SELECT 1 FROM duckdb_tables() WHERE schema_name = ? AND table_name = ? AND "
+        "SELECT 1 FROM duckdb_tables() WHERE lower(schema_name) = lower(?) AND table_name = ? AND "
         "database_name = current_database()",
         dataset,
         name,
@@ -249,23 +284,43 @@ def _select(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     return selected.to_arrow_table()
 
 
-def _upsert(connection: duckdb.DuckDBPyConnection, dataset: str, name: str, rows: pa.Table) -> None:
-    """Replace rows by the table's key."""
+def _record_owner(connection: duckdb.DuckDBPyConnection, dataset: str, owner: Owner) -> None:
+    """Say whose dataset this is where no export has said so yet."""
+    if _read(connection, dataset, "_wb_state").num_rows == 0:
+        row = {
+            "scope": "",
+            "entity": owner.entity,
+            "project": owner.project,
+            "schema_version": SCHEMA_VERSION,
+        }
+        _insert(connection, dataset, "_wb_state", pa.Table.from_pylist([row], schema=STATE))
+
+
+def _upsert(connection: duckdb.DuckDBPyConnection, dataset: str, name: str, rows: pa.Table) -> int:
+    """Replace rows by the table's key; returns how many were inserted."""
     if rows.num_rows == 0:
-        return
+        return 0
     key = TABLES[name].key
     match = " AND ".join(f"old.{_quoted(column)} = new.{_quoted(column)}" for column in key)
     with _registered(connection, rows) as new:
         connection.execute(
             f"DELETE FROM {_quoted(dataset, name)} old USING {new} new WHERE {match}"
         )
-    _insert(connection, dataset, name, rows)
+    return _insert(connection, dataset, name, rows)
 
 
-def _insert(connection: duckdb.DuckDBPyConnection, dataset: str, name: str, rows: pa.Table) -> None:
+def _insert(connection: duckdb.DuckDBPyConnection, dataset: str, name: str, rows: pa.Table) -> int:
     check_schema(rows, TABLES[name].schema)
+    return _insert_checked(connection, dataset, name, rows)
+
+
+def _insert_checked(
+    connection: duckdb.DuckDBPyConnection, dataset: str, name: str, rows: pa.Table
+) -> int:
+    """Insert rows whose schema was checked; returns DuckDB's own count of them."""
     with _registered(connection, rows) as new:
-        connection.execute(f"INSERT INTO {_quoted(dataset, name)} BY NAME SELECT * FROM {new}")
+        sql = f"INSERT INTO {_quoted(dataset, name)} BY NAME SELECT * FROM {new}"
+        return int(connection.execute(sql).fetchall()[0][0])
 
 
 def _delete(
@@ -334,9 +389,7 @@ def _insert_history(connection: duckdb.DuckDBPyConnection, dataset: str, staged:
     named = named.select(history_schema(sorted(columns.values())).names)
     check_schema(named, history_schema(sorted(columns.values())))
     _check_column_types(connection, dataset, columns.values())
-    with _registered(connection, named) as new:
-        connection.execute(f"INSERT INTO {_quoted(dataset, 'history')} BY NAME SELECT * FROM {new}")
-    return int(named.num_rows)
+    return _insert_checked(connection, dataset, "history", named)
 
 
 def _check_column_types(
@@ -344,8 +397,9 @@ def _check_column_types(
 ) -> None:
     """Refuse a metric column that somebody altered: an INSERT would round without a word."""
     wrong = connection.execute(
-        "SELECT column_name, data_type FROM duckdb_columns() WHERE schema_name = ? AND "
-        "database_name = current_database() AND table_name = 'history' AND data_type <> 'DOUBLE' "
+        "SELECT column_name, data_type FROM duckdb_columns() "
+        "WHERE lower(schema_name) = lower(?) AND database_name = current_database() "
+        "AND table_name = 'history' AND data_type <> 'DOUBLE' "
         "AND column_name IN (SELECT unnest(?::VARCHAR[]))",
         [dataset, list(columns)],
     ).fetchall()
