@@ -74,6 +74,8 @@ class TestExport:
         [
             (["ann/nothing"], {}, 64, "No such project: ann/nothing"),
             (["a/b/c"], {}, 64, "entity/project"),
+            (["ann/trials", "--keys", " , "], {}, 64, "names no metric"),
+            (["ann/trials"], {"WANDB_HTTP_TIMEOUT": "30s"}, 64, "WANDB_HTTP_TIMEOUT='30s'"),
             (["ann/trials", "--filters", "{"], {}, 64, "is not JSON"),
             (["ann/trials", "--since", "monday"], {}, 64, "--since 'monday'"),
             (["ann/trials"], {"WANDB_API_KEY": "w" * 40}, 77, "401"),
@@ -88,6 +90,17 @@ class TestExport:
         assert (done.returncode, "Try again: no" in done.stderr) == (code, True)
         assert words in done.stderr
         assert "Traceback" not in done.stderr
+
+    def test_wrong_usage_has_the_code_for_it(self, wb_ops: Command):
+        for arguments in (["export"], ["export", "ann/trials", "--mode", "x"], ["nothing"]):
+            assert wb_ops(*arguments).returncode == 64
+
+    def test_spaces_between_keys_lose_none(self, wb_ops: Command, tmp_path: Path):
+        done = wb_ops("export", "ann/trials", "--to", "duckdb:///w.duckdb", "--keys", "x, loss")
+        assert done.returncode == 0, done.stderr
+        warehouse = connect(f"duckdb:///{tmp_path / 'w.duckdb'}")
+        rows = warehouse.query("select count(loss) as n from history", "ann__trials")
+        assert rows["n"][0].as_py() == 15
 
     def test_a_limit_says_when_to_try_again(self, wb_ops: Command, server: DevServer):
         server.faults.add(Fault(Matcher(operation="Runs"), Responder.rate_limited(600)))

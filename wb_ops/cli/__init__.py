@@ -12,9 +12,10 @@ import sys
 def main() -> None:
     """Run the command line; the console script's entry point."""
     try:
+        from wb_ops.cli.failures import run
         from wb_ops.cli.main import cli
     except ModuleNotFoundError as exc:
         if exc.name not in ("click", "rich"):
             raise
         sys.exit("wb-ops needs click and rich: pip install 'wb-ops[cli,duckdb]'")
-    cli()
+    sys.exit(run(cli, sys.argv[1:]))

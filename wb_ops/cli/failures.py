@@ -43,6 +43,22 @@ def exits_with_advice(command: Callable[P, None]) -> Callable[P, None]:
     return wrapped
 
 
+def run(command: click.Command, arguments: list[str]) -> int:
+    """Run the command line and return its exit code; wrong usage is 64, not click's 2."""
+    try:
+        command.main(arguments, prog_name="wb-ops", standalone_mode=False)
+    except click.UsageError as error:
+        error.show()
+        return EX_USAGE
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except click.Abort:
+        click.echo("Aborted.", err=True)
+        return EX_TEMPFAIL
+    return 0
+
+
 def exit_code(error: WbOpsError) -> int:
     """75 where a later try can help; else 77 no permission, 64 wrong usage, 73 not writable."""
     if error.advice.retryable:

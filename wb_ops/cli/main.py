@@ -50,7 +50,12 @@ def cli() -> None:
 )
 @click.option("--workers", type=click.IntRange(1), default=8, show_default=True)
 @click.option("--dry-run", is_flag=True, help="Print the plan and write nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print JSON, one object a line: the plan, then the report.",
+)
 @exits_with_advice
 def export(
     path: str,
@@ -82,7 +87,7 @@ def export(
             dataset=dataset,
             mode=mode,
             filters=_filters(filters),
-            keys=tuple(keys.split(",")) if keys else None,
+            keys=_keys(keys),
             since=_moment("--since", since),
             until=_moment("--until", until),
             on_incomplete=on_incomplete,
@@ -108,6 +113,13 @@ def devserver(port: int, db: str) -> None:
             f"{exc.name} is missing: pip install 'wb-ops[devserver]'"
         ) from exc
     serve(port=port, path=db)
+
+
+def _keys(text: str | None) -> tuple[str, ...] | None:
+    keys = tuple(key.strip() for key in (text or "").split(",") if key.strip())
+    if text is not None and not keys:
+        raise InvalidRequest(f"--keys {text!r} names no metric: give names, or leave it out.")
+    return keys or None
 
 
 def _filters(text: str | None) -> dict[str, Any]:
