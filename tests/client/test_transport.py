@@ -29,8 +29,8 @@ from wb_ops import (
     RequestTimeout,
     ServerUnavailable,
 )
+from wb_ops.client.failures import mapped
 from wb_ops.client.pacing import asked_wait_s
-from wb_ops.client.transport import _mapped
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.settings import Settings
 
@@ -203,7 +203,7 @@ def dripping(listener: socket.socket) -> None:
 def test_only_a_certificate_that_is_not_trusted_is_final(reason: ssl.SSLError, cls: type):
     inner = urllib3.exceptions.SSLError(reason)
     raised = requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(None, "/", inner))
-    with pytest.raises(cls), _mapped({"operation": "Runs"}, is_write=False):
+    with pytest.raises(cls), mapped({"operation": "Runs"}, is_write=False):
         raise raised
 
 
@@ -261,9 +261,9 @@ FOREIGN = exceptions_of(requests.exceptions, requests.RequestException) + except
 
 
 @pytest.mark.parametrize("cls", FOREIGN, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
-def test_every_exception_of_the_http_libraries_is_mapped(cls: type[Exception]):
+def test_every_exception_of_the_http_libraries_ismapped(cls: type[Exception]):
     foreign = cls.__new__(cls)
-    with pytest.raises(CommError), _mapped({"operation": "Runs"}, is_write=False):
+    with pytest.raises(CommError), mapped({"operation": "Runs"}, is_write=False):
         raise foreign
 
 

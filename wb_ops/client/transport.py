@@ -9,18 +9,15 @@ from __future__ import annotations
 
 import base64
 import logging
-import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import IO, Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
 import requests
-import urllib3
 from requests.adapters import HTTPAdapter
 from tenacity import (
     RetryCallState,
@@ -32,19 +29,16 @@ from tenacity import (
 )
 
 from wb_ops.client.auth import WandbAuth
+from wb_ops.client.failures import hide_queries_in_logs, mapped
 from wb_ops.client.operations import Operation
 from wb_ops.client.pacing import shared_budget
 from wb_ops.client.responses import Response, read_graphql, status_error
 from wb_ops.errors import (
     AdviceKind,
     CommError,
-    ConnectionFailed,
     Facts,
     InvalidRequest,
-    MalformedResponse,
-    OutcomeUnknown,
     RateLimited,
-    RequestTimeout,
 )
 from wb_ops.settings import Settings, is_loopback
 
@@ -230,7 +224,7 @@ class Transport:
             url = self.settings.base_url + url
         for _ in range(MAX_REDIRECTS):
             self._wait_for_budget(facts)
-            with self._in_flight, _mapped(facts, is_write=is_write):
+            with self._in_flight, mapped(facts, is_write=is_write):
                 response = self._one_request(method, url, body, sink)
             if self._auth.is_ours(url):
                 self.budget.observe(response.status, response.headers)
@@ -323,91 +317,3 @@ def _wait_s(state: RetryCallState) -> float:
     if isinstance(error, CommError) and error.advice.seconds is not None:
         return error.advice.seconds
     return _backoff(state)
-
-
-@contextmanager
-def _mapped(facts: Facts, *, is_write: bool) -> Iterator[None]:
-    """Turn what requests and urllib3 raise into our tree; nothing of theirs gets out."""
-    try:
-        yield
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
-        cls = _error_class(exc)
-        if is_write and cls is not InvalidRequest and not _never_sent(exc):
-            cls = OutcomeUnknown
-        description = _describe(exc)
-        _scrub(exc, description)
-        raise cls(f"{facts.get('operation')}: {description}", exc, **facts) from exc
-
-
-def _error_class(exc: Exception) -> type[CommError]:
-    rx = requests.exceptions
-    if isinstance(exc, rx.SSLError) and not _is_refused_certificate(exc):
-        return ConnectionFailed
-    if isinstance(exc, rx.SSLError | rx.InvalidURL | rx.InvalidHeader | rx.TooManyRedirects):
-        return InvalidRequest
-    if isinstance(exc, rx.MissingSchema | rx.InvalidSchema | rx.InvalidProxyURL):
-        return InvalidRequest
-    if isinstance(exc, rx.Timeout | urllib3.exceptions.TimeoutError):
-        return RequestTimeout
-    if isinstance(exc, urllib3.exceptions.SSLError):
-        return ConnectionFailed
-    if isinstance(exc, rx.ChunkedEncodingError | rx.ContentDecodingError):
-        return MalformedResponse
-    if isinstance(exc, urllib3.exceptions.HTTPError):
-        return MalformedResponse
-    return ConnectionFailed
-
-
-def _is_refused_certificate(exc: Exception) -> bool:
-    """Whether TLS failed for good: the certificate is not trusted. Anything else may pass."""
-    inner = exc.args[0] if exc.args else None
-    reason = getattr(inner, "reason", inner)
-    causes = (reason, *(getattr(reason, "args", None) or ()))
-    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)
-
-
-def _never_sent(exc: Exception) -> bool:
-    reason = getattr(exc.args[0], "reason", None) if exc.args else None
-    return isinstance(exc, requests.ConnectTimeout) or isinstance(
-        reason, urllib3.exceptions.NewConnectionError
-    )
-
-
-def _scrub(exc: Exception, description: str) -> None:
-    """Take out what must not travel with an exception into logs and event stores.
-
-    The prepared request carries the Authorization header, and the texts of the exception and of
-    its causes quote the whole URL, whose signature is a secret too.
-    """
-    if isinstance(exc, requests.RequestException):
-        exc.request = None
-        exc.response = None
-    exc.args = (description,)
-    exc.__cause__ = exc.__context__ = None
-
-
-def _describe(exc: Exception) -> str:
-    inner = exc.args[0] if exc.args else None
-    reason = getattr(inner, "reason", inner)
-    kind = type(exc).__name__
-    return f"{kind} ({type(reason).__name__})" if isinstance(reason, Exception) else kind
-
-
-class _HideQuery(logging.Filter):
-    """Cuts the query off URLs: urllib3's debug lines would show the signatures in them."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if isinstance(record.args, tuple):
-            record.args = tuple(
-                arg.split("?", 1)[0] + "?..." if isinstance(arg, str) and "?" in arg else arg
-                for arg in record.args
-            )
-        return True
-
-
-_hide_query = _HideQuery()
-
-
-def hide_queries_in_logs() -> None:
-    """Keep signatures out of urllib3's log; adding the same filter again does nothing."""
-    logging.getLogger("urllib3.connectionpool").addFilter(_hide_query)
