@@ -43,7 +43,14 @@ def eager(server: DevServer) -> Api:
     return Api(settings=settings)
 
 
-def test_what_was_read_before_a_limit_is_kept(server: DevServer, warehouse: Warehouse, ask: Ask):
+@pytest.mark.parametrize(
+    "limited",
+    [Matcher(origin="storage", nth=4), Matcher(operation="RunParquetHistory", nth=3)],
+    ids=["storage", "api"],
+)
+def test_what_was_read_before_a_limit_is_kept(
+    server: DevServer, warehouse: Warehouse, ask: Ask, limited: Matcher
+):
     """Each attempt gets on, however often the limit comes back."""
     seed(server, *(f"r{index:02}" for index in range(12)))
     kept = [0]
@@ -51,9 +58,7 @@ def test_what_was_read_before_a_limit_is_kept(server: DevServer, warehouse: Ware
         api = eager(server)
         api.transport.budget = RequestBudget()
         server.faults.clear()
-        server.faults.add(
-            Fault(Matcher(origin="storage", nth=4), Responder.rate_limited(30), times=None)
-        )
+        server.faults.add(Fault(limited, Responder.rate_limited(30), times=None))
         request = ExportRequest("ann", "trials", max_workers=1)
         try:
             execute_export(plan_export(request, api, warehouse), api, warehouse)

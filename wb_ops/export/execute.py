@@ -49,7 +49,6 @@ log = logging.getLogger("wb_ops")
 MAX_RUNS_PER_BATCH = 1000
 MAX_FAILURES_IN_A_ROW = 10
 
-
 # A run that cannot be read goes into its receipt; these are not about one run.
 _STOPS_ALL = (AuthenticationFailed, RateLimited, ConnectionFailed)
 
@@ -113,38 +112,33 @@ class _Execution:
         edited = [run for run in self.plan.runs if not run.reads_history]
         for some in _chunks(edited, MAX_RUNS_PER_BATCH):
             self._commit_edited(some)
-        for batch in self._staged_batches():
-            self._commit_staged(batch)
+        for batch, stopped in self._staged_batches():
+            self._commit_staged(batch, stopped)
+            if stopped is not None:
+                raise stopped
         self._finish()
         return self.report
 
-    def _staged_batches(self) -> Iterator[list[StagedRun]]:
+    def _staged_batches(self) -> Iterator[tuple[list[StagedRun], CommError | None]]:
         """Read histories concurrently; yield what fits into one transaction.
 
-        What was read before an error that stops everything is yielded too: a limit that comes
-        back at every attempt must not keep an export from getting on.
+        What was read before an error that stops everything comes last, with that error: a limit
+        that comes back at every attempt must not keep an export from getting on.
         """
         batch: list[StagedRun] = []
         cells = 0
-        stopped: CommError | None = None
-        staging = self._staged()
-        while True:
-            try:
-                staged = next(staging)
-            except StopIteration:
-                break
-            except CommError as error:
-                stopped = error
-                break
-            batch.append(staged)
-            cells += staged.cells
-            if cells >= self.plan.request.max_cells or len(batch) >= MAX_RUNS_PER_BATCH:
-                yield batch
-                batch, cells = [], 0
+        try:
+            for staged in self._staged():
+                batch.append(staged)
+                cells += staged.cells
+                if cells >= self.plan.request.max_cells or len(batch) >= MAX_RUNS_PER_BATCH:
+                    yield batch, None
+                    batch, cells = [], 0
+        except CommError as error:
+            yield batch, error
+            return
         if batch:
-            yield batch
-        if stopped is not None:
-            raise stopped
+            yield batch, None
 
     def _staged(self) -> Iterator[StagedRun]:
         waiting = (run for run in self.plan.runs if run.reads_history)
@@ -198,9 +192,14 @@ class _Execution:
             log.warning("run %s: %s", planned.run_id, exc)
             return StagedRun(planned, error=MalformedResponse(f"Unreadable rows: {exc}", exc))
 
-    def _commit_staged(self, batch: Sequence[StagedRun]) -> None:
-        # The server's counters are read after the rows: what they count is there to be found.
-        after = self.source.fetch_nodes([staged.run_id for staged in batch])
+    def _commit_staged(self, batch: Sequence[StagedRun], stopped: CommError | None) -> None:
+        if stopped is not None:
+            # The server answers no more. The counters of the listing are older than the rows;
+            # a run that has changed since differs from them at the next plan.
+            after = {staged.run_id: staged.planned.node for staged in batch}
+        else:
+            # The counters are read after the rows: what they count is there to be found.
+            after = self.source.fetch_nodes([staged.run_id for staged in batch])
         receipts = [receipt(staged, after.get(staged.run_id)) for staged in batch]
         read = [staged for staged in batch if staged.error is None and staged.run_id in after]
         gone = [staged.run_id for staged in batch if staged.run_id not in after]
@@ -242,9 +241,7 @@ class _Execution:
                 replaced=replaced,
                 deleted=deleted,
                 meta={
-                    "_wb_receipts": receipts_table(
-                        [*receipts, *unreadable], hashes, load_id, now
-                    ),
+                    "_wb_receipts": receipts_table([*receipts, *unreadable], hashes, load_id, now),
                     "_wb_loads": self._load_row("running", None),
                     # The owner is on record from the first batch on; the marks do not move yet.
                     "_wb_state": self._state_row(self.plan.before),
