@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from wb_ops import AuthenticationFailed, InvalidRequest
-from wb_ops.settings import Settings, normalize_base_url, resolve_settings
+from wb_ops.settings import Settings, normalize_base_url, project_url, resolve_settings
 
 URL = "http://127.0.0.1:8080"
 KEYS = {name: name[0] * 40 for name in ("argument", "environment", "netrc", "file")}
@@ -106,3 +106,16 @@ def test_a_base_url_that_is_none_is_refused(url: str):
 def test_clear_text_to_another_machine_warns():
     with pytest.warns(UserWarning, match="clear text"):
         normalize_base_url("http://wandb.example.com")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "page"),
+    [
+        ("https://api.wandb.ai", "https://wandb.ai/my%20team/p"),
+        ("https://api.forge.coreweave.com", "https://forge.coreweave.com/wandb/my%20team/p"),
+        ("https://api.example.com", "https://app.example.com/my%20team/p"),
+        ("http://127.0.0.1:8080", "http://127.0.0.1:8080/my%20team/p"),
+    ],
+)
+def test_the_page_of_a_project(base_url: str, page: str):
+    assert project_url(base_url, "my team", "p") == page

@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 from wb_ops.errors import AuthenticationFailed, InvalidRequest
 
@@ -136,6 +136,20 @@ def normalize_base_url(url: str) -> str:
     elif parts.scheme == "http" and not is_loopback(parts.hostname):
         warnings.warn(f"{url} is not https: the API key travels in clear text.", stacklevel=3)
     return url
+
+
+def project_url(base_url: str, entity: str, project: str) -> str:
+    """The project's page in the browser, on the server whose API is at `base_url`.
+
+    Source: SDK 0.31 `app_url`: hosted servers have the API on a host of its own, others do not.
+    """
+    if base_url == FORGE_BASE_URL:
+        app = "https://forge.coreweave.com/wandb"
+    elif "://api.wandb." in base_url:
+        app = base_url.replace("://api.wandb.", "://wandb.", 1)
+    else:
+        app = base_url.replace("://api.", "://app.", 1)
+    return f"{app}/{quote(entity, safe='')}/{quote(project, safe='')}"
 
 
 def _check_hosted(url: str, scheme: str, host: str) -> None:

@@ -23,6 +23,7 @@ from wb_ops.errors import (
     NotFound,
     OutcomeUnknown,
 )
+from wb_ops.settings import project_url
 from wb_ops.tables.runs import OPEN_STATES, last_step, parse_server_time, unwrap_config
 from wb_ops.tables.values import parse_json
 
@@ -96,10 +97,9 @@ class Run:
     @property
     def url(self) -> str:
         """The run's page on the server that it was read from."""
-        base = self._source.transport.settings.base_url
-        app = base.replace("://api.wandb.", "://wandb.", 1)
-        entity, project, run_id = (quote(part, safe="") for part in self.path)
-        return f"{app}/{entity}/{project}/runs/{run_id}"
+        base_url = self._source.transport.settings.base_url
+        page = project_url(base_url, self.entity, self.project)
+        return f"{page}/runs/{quote(self.id, safe='')}"
 
     @property
     def state(self) -> str:
