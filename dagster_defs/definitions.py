@@ -7,19 +7,24 @@ The page to read first, and to copy. `dagster dev -m dagster_defs.definitions` n
     WANDB_API_KEY                   or a login in netrc; read when a step runs, not before
     WANDB_BASE_URL                  for a self-hosted server
 
-Steps that read W&B are in the pool `wandb_api`, steps that write to it in `wandb_write`: with
-`dagster instance concurrency set wandb_api 1`, two launches of one export do not overlap.
+Steps that read W&B are in the pool `wandb_api`, steps that write to it in `wandb_write`; their
+limits and the retries of runs are the instance's: dagster.yaml beside this file is an example.
+The schedule and the sensor are off until one of them is switched on; either is enough.
 """
 
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import dagster as dg
 
 from wb_ops.dagster import (
     WandbResource,
+    WandbTableProps,
+    WandbTranslator,
     WarehouseResource,
+    build_finished_runs_sensor,
     build_wandb_assets,
     build_wandb_backfill_asset,
 )
@@ -35,6 +40,16 @@ BEST_VAL_ACC = """
 REQUIRED = ("WB_OPS_ENTITY", "WB_OPS_PROJECT", "WB_OPS_WAREHOUSE")
 
 
+class Fresh(WandbTranslator):
+    """Our names are the usual ones; what is older than a day is worth a look."""
+
+    def get_asset_spec(self, props: WandbTableProps) -> dg.AssetSpec:
+        """Return the usual spec with a freshness policy."""
+        policy = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1))
+        spec = super().get_asset_spec(props)
+        return spec.replace_attributes(freshness_policy=policy)
+
+
 def build_definitions(
     *,
     entity: str,
@@ -45,20 +60,21 @@ def build_definitions(
 ) -> dg.Definitions:
     """Return the code location for one project, from explicit values; no request is made.
 
-    The schedule is off until it is switched on. To materialize everything in this process:
+    To materialize everything in this process:
     `dg.materialize(list(defs.assets), resources=dict(defs.resources))`.
     """
-    export = build_wandb_assets(entity=entity, project=project)
+    names = Fresh()
+    export = build_wandb_assets(entity=entity, project=project, translator=names)
     best_metrics = build_wandb_backfill_asset(
-        name="best_metrics", entity=entity, project=project, sql=best_sql
+        name="best_metrics", entity=entity, project=project, sql=best_sql, translator=names
     )
-    hourly = dg.define_asset_job(
-        "wandb_hourly", dg.AssetSelection.assets(*export.keys, *best_metrics.keys)
-    )
+    everything = dg.AssetSelection.assets(*export.keys, *best_metrics.keys)
+    hourly = dg.define_asset_job("wandb_hourly", everything)
     return dg.Definitions(
         assets=[export, best_metrics],
         jobs=[hourly],
         schedules=[dg.ScheduleDefinition(job=hourly, cron_schedule="0 * * * *")],
+        sensors=[build_finished_runs_sensor(entity=entity, project=project, target=everything)],
         resources={"wandb": wandb or WandbResource(), "warehouse": warehouse},
     )
 

@@ -75,6 +75,38 @@ def test_the_schedule_is_off_until_it_is_switched_on():
     assert schedule.cron_schedule == "0 * * * *"
 
 
+def test_the_sensor_is_off_and_launches_the_same(bench):
+    built = definitions.build_definitions(entity="ann", project="demo", **bench.resources)
+    (sensor,) = built.sensors
+    assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+    with dg.build_sensor_context(
+        instance=bench.instance,
+        definitions=built,
+        resources=bench.resources,
+    ) as context:
+        (request,) = sensor.evaluate_tick(context).run_requests
+    assert request.tags["wandb/runs"] == "3"
+
+
+def test_the_example_instance_is_one(tmp_path):
+    source = Path(definitions.__file__).with_name("dagster.yaml")
+    (tmp_path / "dagster.yaml").write_text(source.read_text())
+    with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert instance.run_retries_enabled
+        assert instance.run_retries_max_retries == 2
+
+
+def test_a_day_without_an_export_is_stale():
+    built = definitions.build_definitions(
+        entity="ann", project="demo", warehouse=WarehouseResource(url="duckdb:///x.duckdb")
+    )
+    policies = {
+        spec.key.path[-1]: spec.freshness_policy for spec in built.resolve_all_asset_specs()
+    }
+    assert all(isinstance(policy, dg.FreshnessPolicy) for policy in policies.values())
+    assert set(policies) == {"runs", "history", "best_metrics"}
+
+
 def test_only_public_names_of_dagster_are_used():
     folders = [Path(wb_ops.dagster.__file__).parent, Path(definitions.__file__).parent]
     code = {path: path.read_text() for folder in folders for path in folder.rglob("*.py")}

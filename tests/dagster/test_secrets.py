@@ -5,6 +5,7 @@ from __future__ import annotations
 import dagster as dg
 import pytest
 
+from wb_ops.dagster import build_wandb_assets
 from wb_ops.devserver import Responder
 
 
@@ -47,6 +48,13 @@ def test_an_error_that_quotes_the_key_is_masked(bench, kept):
     bench.fail(Responder.error(400, f"bad credential {bench.key}"), times=None)
     text = kept(None)
     assert "bad credential ***" in text
+    assert bench.key not in text
+
+
+def test_a_literal_key_of_resources_bound_to_the_assets_is_nowhere(bench, kept):
+    assets = build_wandb_assets(entity="ann", project="demo", **bench.resources)
+    text = kept(None, assets)
+    assert "ann__demo" in text
     assert bench.key not in text
 
 

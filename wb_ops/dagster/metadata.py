@@ -10,14 +10,14 @@ from urllib.parse import quote
 
 import dagster as dg
 
-from wb_ops.tables.schemas import TABLES
+from wb_ops.settings import project_url as page_of_project
 
 if TYPE_CHECKING:
     from wb_ops.backfill import BackfillPlan, BackfillReport, PlannedValue
     from wb_ops.client.api import Api
     from wb_ops.export import ExportPlan, ExportReport
     from wb_ops.export.receipts import Receipt
-    from wb_ops.warehouse import Owner, Warehouse
+    from wb_ops.warehouse import Owner
 
 Metadata: TypeAlias = dict[str, dg.MetadataValue | str | int | float]
 
@@ -69,23 +69,6 @@ def export_metadata(plan: ExportPlan, report: ExportReport, project_url: str) ->
     }
 
 
-def table_metadata(warehouse: Warehouse, dataset: str, table: str) -> Metadata:
-    """Describe a table as it is now: where, how many rows, which columns.
-
-    Raises:
-        WarehouseError: it cannot be read.
-    """
-    counted = warehouse.query(f"select count(*) as row_count from {table}", dataset)
-    return {
-        "dagster/table_name": f"{dataset}.{table}",
-        "dagster/uri": warehouse.url,
-        "dagster/row_count": counted["row_count"][0].as_py(),
-        "dagster/column_schema": dg.MetadataValue.table_schema(
-            dg.TableSchema(columns=[*_fixed_columns(table), *_metrics(warehouse, dataset, table)])
-        ),
-    }
-
-
 def backfill_metadata(report: BackfillReport, project_url: str) -> Metadata:
     """Describe what was written back to W&B."""
     return {
@@ -113,46 +96,14 @@ def dry_run_metadata(plan: BackfillPlan, project_url: str) -> Metadata:
 
 def project_url(api: Api, owner: Owner) -> str:
     """The project's page on the server that `api` talks to."""
-    app = api.transport.settings.base_url.replace("://api.wandb.", "://wandb.", 1)
-    return f"{app}/{quote(owner.entity, safe='')}/{quote(owner.project, safe='')}"
-
-
-def _fixed_columns(table: str) -> list[dg.TableColumn]:
-    schema = TABLES[table]
-    is_alone = len(schema.key) == 1
-    return [
-        dg.TableColumn(
-            name=field.name,
-            type=str(field.type),
-            description=_meaning(field.metadata or {}),
-            constraints=dg.TableColumnConstraints(
-                nullable=field.nullable, unique=is_alone and field.name in schema.key
-            ),
-        )
-        for field in schema.schema
-    ]
-
-
-def _meaning(metadata: dict[bytes, bytes]) -> str:
-    unit = metadata.get(b"unit", b"").decode()
-    return metadata.get(b"meaning", b"").decode() + (f" [{unit}]" if unit else "")
-
-
-def _metrics(warehouse: Warehouse, dataset: str, table: str) -> list[dg.TableColumn]:
-    """The columns that the logged keys were given; the description is the key as logged."""
-    columns = warehouse.read_tables(dataset, ["_wb_columns"])["_wb_columns"].to_pylist()
-    return [
-        dg.TableColumn(name=row["column_name"], type=row["type"], description=row["original_key"])
-        for row in sorted(columns, key=lambda row: str(row["column_name"]))
-        if row["table_name"] == table
-    ]
+    return page_of_project(api.transport.settings.base_url, owner.entity, owner.project)
 
 
 def _receipts(receipts: Sequence[Receipt], project_url: str) -> str:
     worst_first = sorted(receipts, key=lambda one: _WORST_FIRST.index(one.status))
     rows = (
         (
-            _run_link(one.run_id, project_url),
+            run_link(one.run_id, project_url),
             one.status,
             one.rows_read,
             one.server_rows,
@@ -163,29 +114,35 @@ def _receipts(receipts: Sequence[Receipt], project_url: str) -> str:
         for one in worst_first[:MAX_ROWS_SHOWN]
     )
     head = ("run", "status", "rows read", "rows on the server", "last step", "source", "note")
-    return _table(head, rows, len(receipts), "No history has changed.")
+    return markdown_table(head, rows, len(receipts), "No history has changed.")
 
 
 def _values(values: Sequence[PlannedValue], project_url: str) -> str:
     rows = (
-        (_run_link(value.run_id, project_url), value.key, value.old, value.new)
+        (run_link(value.run_id, project_url), value.key, value.old, value.new)
         for value in values[:MAX_ROWS_SHOWN]
     )
-    return _table(("run", "key", "old", "new"), rows, len(values), "Nothing to write.")
+    return markdown_table(("run", "key", "old", "new"), rows, len(values), "Nothing to write.")
 
 
-def _run_link(run_id: str, project_url: str) -> str:
+def run_link(run_id: str, project_url: str) -> str:
+    """Return a Markdown link to a run's page."""
     return f"[{_cell(run_id)}]({project_url}/runs/{quote(run_id, safe='')})"
 
 
-def _table(
-    head: Sequence[str], rows: Iterable[Sequence[str | int | None]], count: int, empty: str
+def markdown_table(
+    head: Sequence[str],
+    rows: Iterable[Sequence[str | int | None]],
+    count: int,
+    empty: str,
+    shown: int = MAX_ROWS_SHOWN,
 ) -> str:
+    """Return rows as Markdown; `count` is how many there would be, `rows` at most `shown`."""
     if count == 0:
         return empty
     lines = [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
-    if count > MAX_ROWS_SHOWN:
-        lines.append(f"\n{MAX_ROWS_SHOWN} of {count:,}; the warehouse has them all.")
+    if count > shown:
+        lines.append(f"\n{shown} of {count:,}; the warehouse has them all.")
     return "\n".join(lines)
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
-from wb_ops.settings import resolve_settings
+from wb_ops.settings import Settings, resolve_settings
 
 if TYPE_CHECKING:
     from wb_ops.client.api import Api
@@ -65,16 +65,33 @@ class WandbResource(dg.ConfigurableResource["WandbResource"]):
         if self._api is None:
             from wb_ops import Api
 
-            settings = resolve_settings(
-                api_key=self.api_key,
-                base_url=self.base_url,
-                entity=self.entity,
-                project=self.project,
-                timeout_s=self.timeout_s,
-                max_wait_s=self.max_wait_s,
-            )
-            self._api = Api(settings=replace(settings, max_attempts=self.max_attempts))
+            self._api = Api(settings=self._settings())
         return self._api
+
+    def open_api(self, budget_s: float) -> Api:
+        """Return a client of its own whose requests take at most about `budget_s`, to be closed.
+
+        For sensors, which Dagster ends after a minute.
+
+        Raises:
+            AuthenticationFailed, InvalidRequest: as `get_api`.
+        """
+        from wb_ops import Api
+
+        settings = self._settings()
+        silent_s = min(settings.timeout_s, budget_s / 2)
+        return Api(settings=replace(settings, timeout_s=silent_s, max_total_s=budget_s / 2))
+
+    def _settings(self) -> Settings:
+        settings = resolve_settings(
+            api_key=self.api_key,
+            base_url=self.base_url,
+            entity=self.entity,
+            project=self.project,
+            timeout_s=self.timeout_s,
+            max_wait_s=self.max_wait_s,
+        )
+        return replace(settings, max_attempts=self.max_attempts)
 
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """End the client's threads."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -57,6 +58,17 @@ class WandbTranslator:
             kinds={"wandb"},
             metadata=_metadata(props),
         )
+
+
+class FunctionTranslator(WandbTranslator):
+    """A translator that asks a function."""
+
+    def __init__(self, get_asset_spec: Callable[[WandbTableProps], dg.AssetSpec]) -> None:
+        self._get_asset_spec = get_asset_spec
+
+    def get_asset_spec(self, props: WandbTableProps) -> dg.AssetSpec:
+        """Return what the function returns."""
+        return self._get_asset_spec(props)
 
 
 def _description(props: WandbTableProps) -> str:

@@ -1,0 +1,154 @@
+"""The component passes Dagster's own suites, and loads, runs and refuses as its YAML says."""
+
+# No postponed annotations here: Dagster reads those of components as they stand.
+
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dagster as dg
+import pytest
+from dagster.components.testing import create_defs_folder_sandbox
+from dagster.components.testing.test_cases import (
+    TestOpCustomization,
+    TestTranslation,
+    TestTranslationBatched,
+)
+
+from wb_ops.dagster import WandbProjectComponent, WandbTableProps
+
+HISTORY = dg.AssetKey(["ann__demo", "history"])
+
+
+class Tagged(WandbProjectComponent):
+    """What a user's own subclass looks like."""
+
+    def get_asset_spec(self, props: WandbTableProps) -> dg.AssetSpec:
+        return super().get_asset_spec(props).merge_attributes(tags={"tier": "gold"})
+
+
+@contextmanager
+def loaded(component: type = WandbProjectComponent, **changed: Any) -> Iterator[dg.Definitions]:
+    attributes = {
+        "entity": "ann", "project": "demo", "warehouse": "duckdb:////tmp/none.duckdb", **changed
+    }  # fmt: skip
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(
+            component_cls=component,
+            defs_yaml_contents={
+                "type": f"{component.__module__}.{component.__name__}",
+                "attributes": attributes,
+            },
+            scaffold_params={"entity": "ann", "project": "demo"},
+        )
+        with sandbox.load_component_and_build_defs(defs_path=path) as (_, defs):
+            yield defs
+
+
+class TestTranslations(TestTranslation):
+    def test_translation(self, attributes, assertion, key_modifier):
+        with loaded(translation=attributes) as defs:
+            key = key_modifier(HISTORY) if key_modifier else HISTORY
+            assert assertion(defs.resolve_assets_def(key).get_asset_spec(key))
+
+
+class TestTranslationsAtOnce(TestTranslationBatched):
+    def test_translation(self, attributes, assertion, key_modifier):
+        with loaded(translation=attributes) as defs:
+            key = key_modifier(HISTORY)
+            assert assertion(defs.resolve_assets_def(key).get_asset_spec(key))
+
+
+class TestOps(TestOpCustomization):
+    def test_op(self, attributes, assertion):
+        with loaded(op=attributes) as defs:
+            op = defs.resolve_assets_def(HISTORY).op
+            # The suite asks either of the op or of the asset for each attribute.
+            assert assertion(op if hasattr(op, next(iter(attributes))) else _asset(defs))
+
+
+def _asset(defs: dg.Definitions) -> dg.AssetsDefinition:
+    return defs.resolve_assets_def(HISTORY)
+
+
+def test_what_it_defines_materializes(bench):
+    url = f"duckdb:///{bench.folder / 'warehouse.duckdb'}"
+    with loaded(
+        warehouse=url, base_url=bench.server.url, api_key=bench.key,
+        translation={"key": "ml/{{ props.table }}"},
+    ) as defs:  # fmt: skip
+        job = defs.resolve_implicit_global_asset_job_def()
+        result = job.execute_in_process(instance=bench.instance)
+    assert result.success
+    assert {event.asset_key.path[-1] for event in result.get_asset_materialization_events()} == {
+        "runs", "history"
+    }  # fmt: skip
+    assert len(result.get_asset_check_evaluations()) == 4
+    assert bench.rows("select count(*) as runs from runs") == [{"runs": 3}]
+
+
+def test_days_bring_their_source_schedule_and_sensor():
+    with loaded(
+        partitions="created_day", start_date="2026-03-01", lookback_days=7, has_sensor=True
+    ) as defs:
+        asset = _asset(defs)
+        spec = asset.get_asset_spec(HISTORY)
+        (source,) = [dependency.asset_key for dependency in spec.deps]
+        assert source == dg.AssetKey(["ann__demo", "changes"])
+        assert spec.automation_condition is not None
+        (schedule,) = defs.schedules
+        assert schedule.default_status is dg.DefaultScheduleStatus.STOPPED
+        assert defs.resolve_job_def("observe_ann__demo__changes")
+        (sensor,) = defs.sensors
+        assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+        dg.Definitions.validate_loadable(defs)
+
+
+def test_partitions_by_run_bring_their_sensor():
+    with loaded(partitions="run") as defs:
+        partitions_def = _asset(defs).get_asset_spec(HISTORY).partitions_def
+        assert partitions_def.name == "ann__demo__run_ids"
+        assert len(defs.sensors) == 1
+        dg.Definitions.validate_loadable(defs)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"partitions": "created_day"},
+        {"start_date": "2026-03-01"},
+        {"lookback_days": 3},
+        {"lookback_days": 0, "partitions": "created_day", "start_date": "2026-03-01"},
+        {"projct": "typo"},
+        {"entity": 5},
+    ],
+)
+def test_what_does_not_go_together_is_refused_when_it_loads(attributes: dict[str, Any]):
+    with pytest.raises(Exception, match="Error while loading") as caught, loaded(**attributes):
+        pass
+    assert next(iter(attributes)) in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_subclass_changes_specs_in_python():
+    with loaded(Tagged) as defs:
+        assert _asset(defs).get_asset_spec(HISTORY).tags["tier"] == "gold"
+
+
+def test_two_of_them_are_in_one_location():
+    with loaded() as one, loaded(project="other") as two:
+        both = dg.Definitions.merge(one, two)
+        assert len(both.resolve_asset_graph().get_all_asset_keys()) == 4
+
+
+def test_every_field_is_documented():
+    fields = WandbProjectComponent.model_fields
+    assert [name for name, field in fields.items() if not field.description] == []
+
+
+def test_the_key_is_in_no_repr():
+    component = WandbProjectComponent(
+        entity="ann", project="demo", warehouse="postgresql://u:pw@h/d", api_key="canary"
+    )
+    assert "canary" not in repr(component)
+    assert "pw" not in repr(component)

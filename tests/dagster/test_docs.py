@@ -1,0 +1,41 @@
+"""The examples of the page load, without a request."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import dagster as dg
+import yaml
+from dagster.components.testing import create_defs_folder_sandbox
+
+from wb_ops.dagster import WandbProjectComponent
+
+PAGE = (Path(__file__).parents[2] / "docs" / "dagster.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
+
+
+def test_the_python_examples_load_one_after_the_other():
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "docs/dagster.md", "exec"), names)
+        dg.Definitions.validate_loadable(names["defs"])
+    assert {"defs", "estimate", "changes"} <= set(names)
+
+
+def test_the_yaml_example_loads(monkeypatch):
+    monkeypatch.setenv("WB_OPS_WAREHOUSE", "duckdb:////tmp/none.duckdb")
+    (text,) = blocks("yaml")
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(
+            component_cls=WandbProjectComponent,
+            defs_yaml_contents=yaml.safe_load(text),
+            scaffold_params={"entity": "acme", "project": "nano-gpt"},
+        )
+        with sandbox.load_component_and_build_defs(defs_path=path) as (_, defs):
+            dg.Definitions.validate_loadable(defs)
+            keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
+    assert keys == {"ml/runs", "ml/history", "acme__nano_gpt/changes"}

@@ -1,0 +1,133 @@
+"""A run that changes late is seen, and only its day is materialized again."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+import pytest
+
+from wb_ops.dagster import (
+    build_wandb_assets,
+    build_wandb_changes,
+    created_days,
+    late_data_condition,
+)
+
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+HISTORY = [{"_step": step, "val_acc": step / 10} for step in range(4)]
+
+
+def day(ago: int) -> str:
+    return f"{TODAY - timedelta(days=ago):%Y-%m-%d}"
+
+
+class Watched:
+    """A project with one run a day, observed and automated as a daemon does it."""
+
+    def __init__(self, bench, condition: dg.AutomationCondition) -> None:
+        self.bench = bench
+        for run_id in ("r0", "r1", "r2"):
+            bench.server.delete_run("ann", "demo", run_id)
+        for ago in range(5):
+            self.seed(f"ago{ago}", ago)
+        project = {"entity": "ann", "project": "demo", "partitions_def": created_days(day(30))}
+        self.changes = build_wandb_changes(**project, lookback=timedelta(days=7))
+        self.assets = build_wandb_assets(
+            **project, deps=[self.changes], automation_condition=condition, retry_policy=None
+        )
+        job = dg.define_asset_job("observe", [self.changes])
+        self.defs = dg.Definitions(
+            assets=[self.changes, self.assets], jobs=[job], resources=bench.resources
+        )
+        self.cursor = None
+
+    def seed(self, run_id: str, ago: int, **fields: object) -> None:
+        moment = TODAY - timedelta(days=ago)
+        self.bench.server.seed_run(
+            "ann", "demo", run_id, created_at=moment, history=HISTORY, **fields
+        )
+
+    def observe(self) -> set[str]:
+        """Observe; returns the days that have changed."""
+        ran = self.defs.resolve_job_def("observe").execute_in_process(instance=self.bench.instance)
+        events = [event for event in ran.all_events if event.is_asset_observation]
+        return {event.asset_observation_data.asset_observation.partition for event in events}
+
+    def evaluate(self) -> set[tuple[str, str | None]]:
+        """What the daemon would launch now; it is materialized."""
+        result = dg.evaluate_automation_conditions(
+            self.defs, self.bench.instance, cursor=self.cursor
+        )
+        self.cursor = result.cursor
+        requested = {
+            (key.path[-1], partition)
+            for key in self.assets.keys
+            for partition in result.get_requested_partitions(key)
+        }
+        for partition in {partition for _, partition in requested}:
+            assert self.bench.run(self.assets, partition_key=partition).success
+        return requested
+
+
+@pytest.fixture
+def watched(bench) -> Watched:
+    watched = Watched(bench, late_data_condition(timedelta(days=7)))
+    watched.observe()
+    watched.evaluate()
+    watched.evaluate()
+    return watched
+
+
+def both(*days: str) -> set[tuple[str, str]]:
+    return {(table, one) for one in days for table in ("runs", "history")}
+
+
+def test_only_days_that_changed_are_observed(watched: Watched):
+    assert watched.observe() == set()
+    watched.seed("another", 3)
+    assert watched.observe() == {day(3)}
+    assert watched.observe() == set()
+
+
+def test_a_late_edit_materializes_its_day_only(watched: Watched):
+    assert watched.evaluate() == set()
+    watched.bench.server.edit_run("ann", "demo", "ago3", summary={"val_acc": 0.99})
+    watched.observe()
+    assert watched.evaluate() == both(day(3))
+    assert watched.evaluate() == set()
+    rows = watched.bench.rows("select summary->>'val_acc' as acc from runs where run_id = 'ago3'")
+    assert rows == [{"acc": "0.99"}]
+
+
+def test_a_run_that_still_writes_counts_once_it_ends(watched: Watched):
+    watched.seed("long", 2, state="running")
+    assert watched.observe() == set()
+    watched.bench.server.finish_run("ann", "demo", "long")
+    assert watched.observe() == {day(2)}
+
+
+def test_a_deletion_is_a_change(watched: Watched):
+    watched.bench.server.delete_run("ann", "demo", "ago3")
+    assert watched.observe() == {day(3)}
+    assert watched.observe() == set()
+
+
+def test_what_is_older_than_the_lookback_is_not_asked_for(watched: Watched):
+    watched.seed("old", 20)
+    assert watched.observe() == set()
+
+
+def test_eager_alone_would_miss_it(bench):
+    watched = Watched(bench, dg.AutomationCondition.eager())
+    watched.observe()
+    watched.evaluate()
+    watched.bench.server.edit_run("ann", "demo", "ago3", summary={"val_acc": 0.99})
+    watched.observe()
+    assert watched.evaluate() == set()
+
+
+def test_an_observation_costs_one_request(watched: Watched):
+    watched.bench.server.requests.clear()
+    watched.observe()
+    assert watched.bench.server.requests.operations() == ["Runs"]

@@ -1,0 +1,70 @@
+"""How far a sensor has come in the runs that ended; a value that Dagster keeps as text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+
+# A crash is noticed minutes after the last sign of life, which stays the time of the run's end.
+OVERLAP = timedelta(minutes=30)
+MAX_SEEN = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """Ended runs at or after `at` that are not in `seen` are new.
+
+    Attributes:
+        at: a time; nothing that ended before it is asked for again.
+        seen: run id -> when it ended, for the runs that ended at or after `at`. A run that was
+            resumed and has ended again ends at another time, so it is new once more.
+    """
+
+    at: datetime
+    seen: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def loads(cls, text: str | None, start: datetime) -> Cursor:
+        """Read the stored form; `start` is where there is none yet.
+
+        Raises:
+            ValueError: the text is no cursor.
+        """
+        if not text:
+            return cls(start)
+        try:
+            values = json.loads(text)
+            return cls(_time(values["at"]), {str(k): str(v) for k, v in values["seen"].items()})
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ValueError(f"no cursor: {exc}") from exc
+
+    def dumps(self) -> str:
+        """The stored form."""
+        return json.dumps({"at": self.at.isoformat(), "seen": dict(self.seen)})
+
+    def is_new(self, run_id: str, ended: str) -> bool:
+        """Whether this end of the run was not reported yet."""
+        return self.seen.get(run_id) != ended
+
+    def advance(self, reported: Iterable[tuple[str, str]]) -> Cursor:
+        """Return the cursor after these (run id, ended) were reported, oldest first."""
+        seen = {**self.seen, **dict(reported)}
+        if not seen:
+            return self
+        newest = max(_time(ended) for ended in seen.values())
+        at = max(self.at, newest - OVERLAP)
+        kept = sorted(
+            ((run_id, ended) for run_id, ended in seen.items() if _time(ended) >= at),
+            key=lambda one: _time(one[1]),
+        )
+        if len(kept) > MAX_SEEN:
+            kept = kept[-MAX_SEEN:]
+            at = _time(kept[0][1])
+        return Cursor(at, dict(kept))
+
+
+def _time(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

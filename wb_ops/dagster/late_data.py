@@ -1,0 +1,138 @@
+"""Runs that changed after their day was exported: seen by an observable source, then caught."""
+
+# No postponed annotations here: Dagster reads those of the body as they stand, not resolved.
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+import dagster as dg
+
+from wb_ops.dagster.assets import op_name
+from wb_ops.dagster.resource import WandbResource
+from wb_ops.dagster.retries import wandb_retries
+from wb_ops.dagster.run_versions import NO_RUNS, Lookback
+
+if TYPE_CHECKING:
+    from wb_ops.export.request import ExportRequest
+
+DATA_VERSION_TAG = "dagster/data_version"
+LOOKBACK = timedelta(days=14)
+
+Condition: TypeAlias = dg.AutomationCondition[dg.AssetKey]
+
+
+def late_data_condition(lookback: timedelta = LOOKBACK) -> Condition:
+    """Return `eager()` for all partitions of the lookback window.
+
+    `eager()` by itself looks at the latest partition only and never sees a run that changed
+    later.
+    """
+    condition = dg.AutomationCondition.eager().replace(
+        dg.AutomationCondition.in_latest_time_window(),
+        # Dagster declares these two with different type arguments.
+        cast(Condition, dg.AutomationCondition.in_latest_time_window(lookback_delta=lookback)),
+    )
+    return cast(Condition, condition)
+
+
+def build_wandb_changes(
+    *,
+    entity: str,
+    project: str,
+    partitions_def: dg.TimeWindowPartitionsDefinition,
+    dataset: str | None = None,
+    filters: Mapping[str, Any] | None = None,
+    lookback: timedelta = LOOKBACK,
+    name: str = "changes",
+    group_name: str = "wandb",
+    wandb: WandbResource | None = None,
+) -> dg.SourceAsset:
+    """Return an observable source whose data versions tell which partitions have changed.
+
+    Each observation lists the runs created inside the lookback window (one request for 1,000
+    runs) and reports the partitions whose version has changed since they were last observed. The
+    version covers what the listing says of the runs that have ended: state, counters, config,
+    summary, tags, notes. A run that still writes counts once it ends. It needs the resource
+    `wandb`.
+
+    Give it to `build_wandb_assets` as `deps=[...]`, with
+    `automation_condition=late_data_condition(...)`, and observe it by `build_changes_schedule`.
+
+    Args:
+        partitions_def: that of the assets downstream.
+        lookback: how far back changes are looked for; older ones need a reconcile or a backfill.
+        entity, project, dataset, filters: as ExportRequest.
+        name: last part of the asset key; the dataset is the first.
+        wandb: a resource of this asset alone; by default the location's `wandb`.
+    """
+    from wb_ops.export import ExportRequest
+
+    request = ExportRequest(entity=entity, project=project, dataset=dataset, filters=filters or {})
+
+    key = dg.AssetKey([request.dataset_name, name])
+    observer = _Observer(request, key, partitions_def, lookback)
+    decorate = dg.observable_source_asset(
+        key=key,
+        partitions_def=partitions_def,
+        group_name=group_name,
+        description=f"Which days of {entity}/{project} have runs that changed.",
+        metadata={"wandb/path": str(request.owner)},
+    )
+    return decorate(_unbound(observer) if wandb is None else _bound(observer, wandb))
+
+
+def build_changes_schedule(
+    changes: dg.SourceAsset, cron_schedule: str = "*/15 * * * *"
+) -> dg.ScheduleDefinition:
+    """Return a schedule that observes what `build_wandb_changes` returned; off at first."""
+    name = op_name("__".join(changes.key.path))
+    job = dg.define_asset_job(f"observe_{name}", dg.AssetSelection.assets(changes.key))
+    return dg.ScheduleDefinition(job=job, cron_schedule=cron_schedule)
+
+
+def _unbound(observer: "_Observer") -> Callable[..., dg.DataVersionsByPartition]:
+    def changes(context: dg.OpExecutionContext, wandb: WandbResource) -> dg.DataVersionsByPartition:
+        return observer.observe(context, wandb)
+
+    return changes
+
+
+def _bound(
+    observer: "_Observer", wandb: WandbResource
+) -> Callable[..., dg.DataVersionsByPartition]:
+    def changes(context: dg.OpExecutionContext) -> dg.DataVersionsByPartition:
+        with wandb.process_config_and_initialize_cm() as access:
+            return observer.observe(context, access)
+
+    return changes
+
+
+@dataclass(frozen=True, slots=True)
+class _Observer:
+    request: "ExportRequest"
+    key: dg.AssetKey
+    partitions_def: dg.TimeWindowPartitionsDefinition
+    lookback: timedelta
+
+    def observe(
+        self, context: dg.OpExecutionContext, wandb: WandbResource
+    ) -> dg.DataVersionsByPartition:
+        with wandb_retries():
+            window = Lookback.of(self.partitions_def, self.lookback, datetime.now(UTC))
+            changed = {
+                partition: version
+                for partition, version in window.versions(self.request, wandb).items()
+                if (_last_version(context.instance, self.key, partition) or NO_RUNS) != version
+            }
+            context.log.info(f"changed: {', '.join(changed) or 'none'} of {len(window.windows)}")
+            return dg.DataVersionsByPartition(changed)
+
+
+def _last_version(instance: dg.DagsterInstance, key: dg.AssetKey, partition: str) -> str | None:
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[partition])
+    for record in instance.fetch_observations(wanted, limit=1).records:
+        if (observation := record.asset_observation) is not None:
+            return observation.tags.get(DATA_VERSION_TAG)
+    return None

@@ -1,0 +1,125 @@
+"""What a Dagster partition means in W&B.
+
+A time window is the runs that were *created* in it: a run never moves to another partition. Any
+other partition key is the id of one run.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import dagster as dg
+
+if TYPE_CHECKING:
+    from wb_ops.export.request import ExportRequest, Mode
+
+# A Dagster run over many run partitions asks W&B for them by name, in one filter.
+MAX_RUN_PARTITIONS = 50
+
+
+def created_days(start_date: str, *, with_today: bool = True) -> dg.DailyPartitionsDefinition:
+    """Return one partition for each UTC day on which runs were created.
+
+    Args:
+        start_date: the first day, such as "2026-01-31"; runs created before are not exported.
+        with_today: whether the current day is a partition before it has ended.
+    """
+    return dg.DailyPartitionsDefinition(
+        start_date=start_date, timezone="UTC", end_offset=1 if with_today else 0
+    )
+
+
+def run_partitions(
+    entity: str, project: str, dataset: str | None = None
+) -> dg.DynamicPartitionsDefinition:
+    """Return one partition for each W&B run, added by a sensor; for up to about 10,000 runs."""
+    from wb_ops.warehouse import dataset_name
+
+    name = dataset or dataset_name(entity, project)
+    return dg.DynamicPartitionsDefinition(name=f"{name}__run_ids")
+
+
+def backfill_policy_of(specs: Sequence[dg.AssetSpec]) -> dg.BackfillPolicy | None:
+    """Return how many partitions one Dagster run takes: a whole range of days, or 50 runs."""
+    partitions = [spec.partitions_def for spec in specs if spec.partitions_def is not None]
+    if not partitions:
+        return None
+    if all(isinstance(one, dg.TimeWindowPartitionsDefinition) for one in partitions):
+        return dg.BackfillPolicy.single_run()
+    return dg.BackfillPolicy.multi_run(max_partitions_per_run=MAX_RUN_PARTITIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """The partitions that one step was asked for.
+
+    Attributes:
+        keys: the partition keys, in order.
+        windows: of time-window partitions, start and end of each key; else empty.
+    """
+
+    keys: tuple[str, ...]
+    windows: tuple[dg.TimeWindow, ...]
+
+    @classmethod
+    def of(
+        cls, context: dg.AssetExecutionContext, definition: dg.PartitionsDefinition | None
+    ) -> Slice | None:
+        """The step's partitions, or None for assets without."""
+        if definition is None or not (context.has_partition_key or context.has_partition_key_range):
+            return None
+        keys = tuple(context.partition_keys)
+        if isinstance(definition, dg.TimeWindowPartitionsDefinition):
+            return cls(keys, tuple(definition.time_window_for_partition_key(key) for key in keys))
+        return cls(keys, ())
+
+    def narrow(self, request: ExportRequest) -> ExportRequest:
+        """Return the request for these partitions only: one export, however many they are."""
+        if self.windows:
+            return replace(
+                request,
+                since=self.windows[0].start.astimezone(UTC),
+                until=self.windows[-1].end.astimezone(UTC),
+            )
+        chosen = {"name": {"$in": list(self.keys)}}
+        filters = {"$and": [dict(request.filters), chosen]} if request.filters else chosen
+        # Always the whole (short) listing: a watermark would hide late edits of these runs.
+        mode: Mode = "full" if request.mode == "full" else "reconcile"
+        return replace(request, filters=filters, mode=mode)
+
+    @property
+    def condition(self) -> str:
+        """The same choice as an SQL condition on `runs`."""
+        if self.windows:
+            start, end = self.windows[0].start, self.windows[-1].end
+            return f"created_at >= {_sql_time(start)} and created_at < {_sql_time(end)}"
+        return f"run_id in ({', '.join(map(sql_text, self.keys))})"
+
+    def split(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
+        """Return the rows of `runs` (run_id, created_at) of each partition."""
+        rows: dict[str, list[Mapping[str, Any]]] = {key: [] for key in self.keys}
+        for run in runs:
+            key = self._key_of(run)
+            if key is not None:
+                rows[key].append(run)
+        return rows
+
+    def _key_of(self, run: Mapping[str, Any]) -> str | None:
+        if not self.windows:
+            return str(run["run_id"])
+        starts = [window.start for window in self.windows]
+        at = bisect_right(starts, run["created_at"]) - 1
+        return self.keys[at] if at >= 0 and run["created_at"] < self.windows[at].end else None
+
+
+def sql_text(value: str) -> str:
+    """Return `value` as an SQL string."""
+    return "'" + value.replace("'", "''") + "'"
+
+
+def _sql_time(moment: datetime) -> str:
+    return f"timestamptz '{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}+00'"

@@ -1,0 +1,80 @@
+"""A data version for each partition: another one as soon as a run of it has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from wb_ops.dagster.resource import WandbResource
+
+if TYPE_CHECKING:
+    from wb_ops.client.source import Node
+    from wb_ops.export.request import ExportRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Lookback:
+    """The partitions that are looked at: key -> time window."""
+
+    windows: Mapping[str, dg.TimeWindow]
+
+    @classmethod
+    def of(
+        cls, definition: dg.TimeWindowPartitionsDefinition, lookback: timedelta, now: datetime
+    ) -> Lookback:
+        """The partitions of `definition` that end inside `lookback`, or later."""
+        windows = {}
+        for key in reversed(definition.get_partition_keys(current_time=now)):
+            window = definition.time_window_for_partition_key(key)
+            if window.end < now - lookback:
+                break
+            windows[key] = window
+        return cls(dict(reversed(windows.items())))
+
+    def versions(self, request: ExportRequest, wandb: WandbResource) -> dict[str, str]:
+        """The version of each partition."""
+        if not self.windows:
+            return {}
+        found: dict[str, list[str]] = {key: [] for key in self.windows}
+        for node in self._ended(request, wandb):
+            created = _created(node)
+            key = next(
+                (key for key, one in self.windows.items() if one.start <= created < one.end), None
+            )
+            if key is not None:
+                found[key].append(_digest(node))
+        return {key: _hash(sorted(digests)) for key, digests in found.items()}
+
+    def _ended(self, request: ExportRequest, wandb: WandbResource) -> Iterator[Node]:
+        from wb_ops.tables.runs import OPEN_STATES
+
+        start = min(window.start for window in self.windows.values()).astimezone(UTC)
+        since = {"createdAt": {"$gte": start.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+        chosen = {"$and": [dict(request.filters), since]} if request.filters else since
+        for node in wandb.get_api().source(str(request.owner)).iter_nodes(chosen):
+            if node.get("state") not in OPEN_STATES:
+                yield node
+
+
+def _created(node: Node) -> datetime:
+    from wb_ops.tables.runs import parse_server_time
+
+    return parse_server_time(node["createdAt"])
+
+
+def _digest(node: Node) -> str:
+    return _hash([json.dumps(node, sort_keys=True)])
+
+
+def _hash(texts: list[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()[:32]
+
+
+# A day without runs is not worth an observation, unless it had some before.
+NO_RUNS = _hash([])
