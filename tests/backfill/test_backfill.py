@@ -20,9 +20,7 @@ from wb_ops import (
     Warehouse,
     WarehouseRefused,
     execute_backfill,
-    execute_export,
     plan_backfill,
-    plan_export,
 )
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.settings import Settings
@@ -31,24 +29,7 @@ EXPORT = ExportRequest("ann", "trials")
 BEST = BackfillRequest(
     "ann", "trials", sql="select run_id, max(acc) as best from history group by run_id"
 )
-THEIRS = '{"acc":0.5,"h":{"_type":"histogram","bins":[1e400,NaN]},"_wandb":{"runtime":3}}'
 WRITE = Matcher(operation="UpsertBucket")
-
-
-@pytest.fixture
-def project(server: DevServer, api: Api, warehouse: Warehouse) -> DevServer:
-    """Sixty finished runs and a running one, exported."""
-    server.seed_runs(
-        {
-            "entity": "ann", "project": "trials", "run_id": f"r{index:02}", "summary": THEIRS,
-            "history": [{"_step": step, "acc": (index + step) / 100} for step in range(3)],
-        }
-        for index in range(60)
-    )  # fmt: skip
-    server.seed_run("ann", "trials", "live", state="running", history=[{"_step": 0, "acc": 1.0}])
-    execute_export(plan_export(EXPORT, api, warehouse), api, warehouse)
-    server.requests.clear()
-    return server
 
 
 def backfill(request: BackfillRequest, api: Api, warehouse: Warehouse) -> Any:
@@ -91,7 +72,8 @@ class TestPlan:
 
     def test_a_null_writes_nothing(self, api: Api, warehouse: Warehouse):
         request = replace(BEST, sql="select run_id, null::double as best from runs")
-        assert plan_backfill(request, api, warehouse).values == ()
+        counts = plan_backfill(request, api, warehouse).counts
+        assert counts == {"skipped (missing value)": 60, "skipped (running)": 1}
 
 
 @pytest.mark.usefixtures("project")
@@ -111,8 +93,27 @@ class TestExecute:
         plan = plan_backfill(BEST, api, warehouse)
         server.requests.clear()
         report = execute_backfill(plan, api, warehouse)
-        assert server.requests.operations() == ["Runs", "UpsertBucket", "Runs"] * 3
+        assert sorted(server.requests.operations()) == ["Runs"] * 6 + ["UpsertBucket"] * 3
         assert report.requests == 9
+        assert report.requests <= 0.3 * report.runs
+
+    def test_in_safe_mode_it_takes_three_requests_a_run(
+        self, api: Api, warehouse: Warehouse, server: DevServer
+    ):
+        some = {"name": {"$regex": "^r0"}}
+        plan = plan_backfill(replace(BEST, safe=True, filters=some), api, warehouse)
+        server.requests.clear()
+        report = execute_backfill(plan, api, warehouse)
+        assert server.requests.operations() == ["Runs", "UpsertBucket", "Runs"] * 10
+        assert (report.runs, report.requests) == (10, 30)
+
+    def test_more_changes_than_allowed_are_refused_before_the_first(
+        self, api: Api, warehouse: Warehouse, server: DevServer
+    ):
+        with pytest.raises(InvalidRequest, match="60 values, max_changes is 59"):
+            backfill(replace(BEST, max_changes=59), api, warehouse)
+        assert journal(warehouse) == []
+        assert len(backfill(replace(BEST, max_changes=60), api, warehouse).written) == 60
 
     def test_a_second_time_there_is_nothing_to_do(
         self, api: Api, warehouse: Warehouse, server: DevServer
@@ -167,13 +168,16 @@ class TestFaults:
         assert len(backfill(BEST, api, warehouse).written) == 60
         assert server.requests.operations().count("UpsertBucket") == 3
 
+    @pytest.mark.parametrize("responder", [Responder.reset(), Responder.error(502)])
     def test_a_write_that_never_arrived_is_reported_and_made_up_for(
-        self, api: Api, warehouse: Warehouse, server: DevServer
+        self, api: Api, warehouse: Warehouse, server: DevServer, responder: Responder
     ):
-        server.faults.add(Fault(WRITE, Responder.reset()))
-        with pytest.raises(OutcomeUnknown, match="25 values"):
+        server.faults.add(Fault(WRITE, responder))
+        with pytest.raises(OutcomeUnknown, match="values of ann/trials are not what was written"):
             backfill(BEST, api, warehouse)
-        assert len(backfill(BEST, api, warehouse).written) == 25
+        events = {line["event"]: line["n"] for line in journal(warehouse)}
+        assert events["written"] + events["unverified"] == 60
+        assert len(backfill(BEST, api, warehouse).written) == events["unverified"]
 
     @pytest.mark.parametrize(
         ("responder", "cls"),
@@ -185,7 +189,7 @@ class TestFaults:
         server.faults.add(Fault(WRITE, responder, times=None))
         with pytest.raises(cls):
             backfill(BEST, api, warehouse)
-        assert journal(warehouse) == [{"event": "failed", "n": 25}, {"event": "intent", "n": 25}]
+        assert journal(warehouse) == [{"event": "failed", "n": 60}, {"event": "intent", "n": 60}]
 
     def test_a_server_that_is_down_is_our_error(
         self, api: Api, warehouse: Warehouse, server: DevServer
@@ -200,7 +204,7 @@ class TestFaults:
     ("sql", "cls", "words"),
     [
         ("select 1 as best", InvalidRequest, "run_id"),
-        ("select run_id from runs", InvalidRequest, "a column for each summary key"),
+        ("select run_id from runs", InvalidRequest, "a column for each key"),
         ("select run_id, 1 as a from runs, range(2)", InvalidRequest, "twice"),
         ("select null as run_id, 1 as a", InvalidRequest, "None"),
         ("select nothing from nowhere", WarehouseRefused, "nowhere"),
@@ -215,7 +219,15 @@ def test_sql_that_cannot_be_used(
 
 
 @pytest.mark.parametrize(
-    "values", [{}, {"sql": "select 1", "compute": dict}, {"sql": "x", "policy": "hope"}]
+    "values",
+    [
+        {},
+        {"sql": "select 1", "compute": dict},
+        {"sql": "x", "undo": "bf-1"},
+        {"sql": "x", "policy": "hope"},
+        {"sql": "x", "target": "state"},
+        {"sql": "x", "filters": {"state": {"$is": "finished"}}},
+    ],
 )
 def test_a_bad_request_is_refused(values: dict[str, Any]):
     with pytest.raises(InvalidRequest):

@@ -2,19 +2,57 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Literal, cast, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from wb_ops.backfill.plan import PlannedValue
+from wb_ops.backfill.planned import PlannedValue
+from wb_ops.backfill.targets import Target
+from wb_ops.errors import InvalidRequest
 from wb_ops.tables.schemas import BACKFILLS
-from wb_ops.warehouse import Warehouse
+from wb_ops.warehouse import Owner, Warehouse
 
-Event = Literal["intent", "written", "conflict", "unverified", "failed"]
+# `written`, `unchanged` (it was there already), `conflict` (another writer's value was left
+# alone) and `gone` (the run was deleted) are final; `unverified` and `failed` can be tried again.
+Event = Literal["intent", "written", "unchanged", "conflict", "gone", "unverified", "failed"]
+Outcome = tuple[PlannedValue, Event, str | None]
 TABLE = "_wb_backfills"
+FINAL = frozenset({"written", "unchanged", "conflict", "gone"})
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One value of one backfill: its first intent, and the last thing that is known of it."""
+
+    run_id: str
+    target: Target
+    key: str
+    old: str | None
+    new: str | None
+    event: Event
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class BackfillRecord:
+    """One backfill as the journal knows it; times are UTC, `counts` are values by last event."""
+
+    backfill_id: str
+    target: Target
+    started_at: datetime
+    ended_at: datetime
+    runs: int
+    counts: dict[str, int]
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether no value waits for `resume`."""
+        return set(self.counts) <= FINAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,15 +62,20 @@ class Journal:
     warehouse: Warehouse
     dataset: str
     backfill_id: str
+    owner: Owner
 
-    def record(self, event: Event, values: Iterable[PlannedValue], note: str | None = None) -> None:
-        """Append one line for each value."""
+    def intend(self, values: Iterable[PlannedValue]) -> None:
+        """Append what will be written."""
+        self.record([(value, "intent", None) for value in values])
+
+    def record(self, outcomes: Iterable[Outcome]) -> None:
+        """Append one line for each value, in one transaction."""
         now = datetime.now(UTC)
         rows = [
             {
                 "backfill_id": self.backfill_id,
                 "run_id": value.run_id,
-                "target": "summary",
+                "target": value.target,
                 "key": value.key,
                 "event": event,
                 "old_value": value.old,
@@ -40,7 +83,89 @@ class Journal:
                 "note": note,
                 "recorded_at": now,
             }
-            for value in values
+            for value, event, note in outcomes
         ]
         if rows:
-            self.warehouse.append(self.dataset, TABLE, pa.Table.from_pylist(rows, schema=BACKFILLS))
+            lines = pa.Table.from_pylist(rows, schema=BACKFILLS)
+            self.warehouse.append(self.dataset, TABLE, lines, owner=self.owner)
+
+
+def read_entries(warehouse: Warehouse, dataset: str, backfill_id: str) -> list[Entry]:
+    """Return the values of one backfill with the last event of each.
+
+    Raises:
+        InvalidRequest: the dataset's journal has no such backfill (retry: never).
+    """
+    table = _read(warehouse, dataset)
+    lines = table.filter(pc.equal(table["backfill_id"], backfill_id)).to_pylist()
+    if not lines:
+        raise InvalidRequest(
+            f"The journal of dataset {dataset!r} has no backfill {backfill_id!r}: "
+            "list_backfills() names those that it has."
+        )
+    return _entries(lines)
+
+
+def last_written(
+    warehouse: Warehouse, dataset: str, target: Target
+) -> dict[tuple[str, str], Entry]:
+    """Return for each (run id, key) what a backfill wrote last."""
+    table = _read(warehouse, dataset)
+    wanted = pc.and_(pc.equal(table["event"], "written"), pc.equal(table["target"], target))
+    lines = sorted(table.filter(wanted).to_pylist(), key=lambda line: line["recorded_at"])
+    return {(line["run_id"], line["key"]): _entry(line, line) for line in lines}
+
+
+def list_backfills(warehouse: Warehouse, dataset: str) -> list[BackfillRecord]:
+    """Return every backfill of a dataset's journal, the newest first; no request."""
+    lines: dict[str, list[dict[str, object]]] = {}
+    for line in _read(warehouse, dataset).to_pylist():
+        lines.setdefault(line["backfill_id"], []).append(line)
+    records = (_record(backfill_id, some) for backfill_id, some in lines.items())
+    return sorted(records, key=lambda record: record.started_at, reverse=True)
+
+
+def _record(backfill_id: str, lines: list[dict[str, object]]) -> BackfillRecord:
+    entries = _entries(lines)
+    moments = [cast(datetime, line["recorded_at"]) for line in lines]
+    return BackfillRecord(
+        backfill_id=backfill_id,
+        target=entries[0].target,
+        started_at=min(moments),
+        ended_at=max(moments),
+        runs=len({entry.run_id for entry in entries}),
+        counts=dict(sorted(Counter(entry.event for entry in entries).items())),
+    )
+
+
+def _entries(lines: list[dict[str, object]]) -> list[Entry]:
+    first: dict[tuple[object, ...], dict[str, object]] = {}
+    latest: dict[tuple[object, ...], dict[str, object]] = {}
+    # Lines of one append share their time: an outcome comes after its intent.
+    for line in sorted(lines, key=lambda line: (line["recorded_at"], line["event"] != "intent")):
+        cell = (line["run_id"], line["target"], line["key"])
+        first.setdefault(cell, line)
+        # A value that is written stays so, whatever a later attempt says of it.
+        if cell not in latest or latest[cell]["event"] not in FINAL:
+            latest[cell] = line
+    return [_entry(first[cell], latest[cell]) for cell in sorted(first, key=str)]
+
+
+def _entry(first: dict[str, object], latest: dict[str, object]) -> Entry:
+    target, event = str(first["target"]), str(latest["event"])
+    if target not in get_args(Target) or event not in get_args(Event):
+        raise InvalidRequest(f"The journal has a line that this wb_ops does not know: {first}.")
+    old, new = first["old_value"], first["new_value"]
+    return Entry(
+        run_id=str(first["run_id"]),
+        target=cast(Target, target),
+        key=str(first["key"]),
+        old=None if old is None else str(old),
+        new=None if new is None else str(new),
+        event=cast(Event, event),
+        recorded_at=cast(datetime, latest["recorded_at"]),
+    )
+
+
+def _read(warehouse: Warehouse, dataset: str) -> pa.Table:
+    return warehouse.read_tables(dataset, [TABLE])[TABLE]

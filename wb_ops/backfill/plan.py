@@ -1,39 +1,36 @@
-"""Compares computed values with the summaries as they are; decides, writes nothing."""
+"""Compares computed values with the runs as they are; decides, writes nothing."""
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Literal
 
-from wb_ops.backfill.request import BackfillRequest, Policy
-from wb_ops.backfill.values import Values, values_from_function, values_from_sql
+from wb_ops.backfill.journal import last_written
+from wb_ops.backfill.planned import (
+    PlannedValue,
+    capped,
+    csv_text,
+    diff_text,
+    digest,
+    table_text,
+)
+from wb_ops.backfill.policy import decide, stale_histories, why_not
+from wb_ops.backfill.recipes import Recipe
+from wb_ops.backfill.replay import planned_again
+from wb_ops.backfill.request import BackfillRequest
+from wb_ops.backfill.targets import NOTES, read_values
+from wb_ops.backfill.values import Values, values_of
 from wb_ops.client.api import Api
-from wb_ops.client.documents import split_members
-from wb_ops.client.runs import Run
 from wb_ops.client.source import Node
-from wb_ops.client.writing import same_json
+from wb_ops.errors import InvalidRequest, MalformedResponse
 from wb_ops.warehouse import Warehouse
 
-Action = Literal["set", "unchanged", "skipped"]
-
-
-@dataclass(frozen=True, slots=True)
-class PlannedValue:
-    """One summary key of one run: what is there, what shall be, and what will be done.
-
-    `old` and `new` are JSON texts; `old` is None where the key is not there.
-    """
-
-    run_id: str
-    key: str
-    old: str | None
-    new: str
-    action: Action
-    reason: str = ""
+# A log of 20,000 lines helps nobody; `to_csv()` has them all.
+MAX_SHOWN = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,18 +51,43 @@ class BackfillPlan:
         """How many values have each action; skipped ones by their reason."""
         return dict(sorted(Counter(_label(value) for value in self.values).items()))
 
+    @property
+    def hash(self) -> str:
+        """Equal for plans that do the same; planning again without a change gives it again."""
+        return digest(str(self.request.owner), self.values)
+
     def __str__(self) -> str:
         counts = ", ".join(f"{count} {label}" for label, count in self.counts.items())
-        lines = [f"backfill {self.backfill_id} of {self.request.owner}: {counts or 'nothing'}"]
-        lines += [
-            f"  {value.run_id}  {value.key}: {value.old or '(none)'} -> {value.new}"
-            for value in self.to_set
-        ]
-        return "\n".join(lines)
+        head = f"backfill {self.backfill_id} of {self.request.owner}: {counts or 'nothing'}"
+        return "\n".join([head, *capped([f"  {value}" for value in self.to_set], MAX_SHOWN)])
+
+    def to_table(self, limit: int | None = MAX_SHOWN) -> str:
+        """Return every value with its action and reason as aligned columns, at most `limit`."""
+        return table_text(self.values, limit)
+
+    def to_diff(self, limit: int | None = MAX_SHOWN) -> str:
+        """Return what will be written as a diff, at most `limit` lines."""
+        return diff_text(self.to_set, limit)
+
+    def to_csv(self) -> str:
+        """Return all values as CSV; `old` and `new` are JSON texts."""
+        return csv_text(self.values)
+
+    def to_json(self) -> str:
+        """Return the plan as one JSON object; `old` and `new` are JSON texts."""
+        return json.dumps(
+            {
+                "backfill_id": self.backfill_id,
+                "project": str(self.request.owner),
+                "hash": self.hash,
+                "counts": self.counts,
+                "values": [asdict(value) for value in self.values],
+            }
+        )
 
 
 def plan_backfill(request: BackfillRequest, api: Api, warehouse: Warehouse) -> BackfillPlan:
-    """Compute the values and compare them with the runs' summaries as they are now.
+    """Compute the values and compare them with the runs as they are now.
 
     Costs one request for 1,000 runs, and what `compute` reads.
 
@@ -75,49 +97,96 @@ def plan_backfill(request: BackfillRequest, api: Api, warehouse: Warehouse) -> B
     """
     warehouse.check(request.dataset_name, request.owner)
     source = api.source(str(request.owner))
+    if request.undo or request.resume:
+        backfill_id, again = planned_again(request, source, warehouse)
+        return BackfillPlan(request, backfill_id or _new_id(), tuple(again))
     nodes = {node["name"]: node for node in source.iter_nodes(request.filters)}
-    if request.sql is not None:
-        values = values_from_sql(request, request.sql, warehouse)
-    else:
-        assert request.compute is not None  # noqa: S101 - BackfillRequest has checked
-        runs = [Run(source, api.reader, n) for n in nodes.values() if not _why_skipped(request, n)]
-        values = values_from_function(request.compute, runs, request.max_workers)
-    return BackfillPlan(
-        request=request,
-        backfill_id=f"bf-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}",
-        values=tuple(_planned(request, values, nodes)),
+    writable = [node for node in nodes.values() if not why_not(request, node)]
+    computed = values_of(request, api, warehouse, _to_compute(request, writable))
+    planned = _Planner(request, warehouse, nodes).planned(
+        {**_not_computed(request, nodes), **computed}
     )
+    return BackfillPlan(request, _new_id(), tuple(planned))
 
 
-def _planned(
-    request: BackfillRequest, values: Values, nodes: Mapping[str, Node]
-) -> Iterator[PlannedValue]:
-    for run_id, texts in sorted(values.items()):
-        node = nodes.get(run_id)
-        held = split_members(node.get("summaryMetrics")) if node else {}
-        why = "no such run" if node is None else _why_skipped(request, node)
-        for key, new in texts.items():
-            old = held.get(key)
-            action, reason = _decide(old, new, request.policy, why)
-            yield PlannedValue(run_id, key, old, new, action, reason)
+class _Planner:
+    """Decides about each value; reads of the warehouse what the request's policy needs."""
+
+    def __init__(
+        self, request: BackfillRequest, warehouse: Warehouse, nodes: Mapping[str, Node]
+    ) -> None:
+        self._request = request
+        self._nodes = nodes
+        is_checked = request.sql is not None and not request.include_incomplete
+        self._stale = stale_histories(request, warehouse, nodes) if is_checked else {}
+        by_age = request.policy == "overwrite_if_older"
+        self._ours = last_written(warehouse, request.dataset_name, request.target) if by_age else {}
+
+    def planned(self, computed: Values) -> Iterator[PlannedValue]:
+        for run_id, texts in sorted(computed.items()):
+            node = self._nodes.get(run_id)
+            why = why_not(self._request, node) or self._stale.get(run_id, "")
+            held: dict[str, str] = {}
+            try:
+                held = read_values(node, self._request.target) if node else {}
+            except MalformedResponse:
+                why = "unreadable"
+            for key, text in texts.items():
+                yield self._planned(run_id, key, text, node, held.get(key), why)
+
+    def _planned(
+        self, run_id: str, key: str, text: str | None, node: Node | None, old: str | None, why: str
+    ) -> PlannedValue:
+        target = self._request.target
+        new = _wanted(self._request, key, text)
+        if text is None and not why:
+            kept = old is not None and self._request.policy == "only_missing"
+            why = "has a value" if kept else "missing value"
+        if why or node is None:
+            return PlannedValue(run_id, key, old, new, "skipped", why, target)
+        ours = self._ours.get((run_id, key))
+        action, reason = decide(self._request, node, old, new, ours)
+        return PlannedValue(run_id, key, old, new, action, reason, target)
 
 
-def _decide(old: str | None, new: str, policy: Policy, why_skipped: str) -> tuple[Action, str]:
-    if why_skipped:
-        return "skipped", why_skipped
-    if same_json(old, new):
-        return "unchanged", ""
-    if old is not None and policy == "only_missing":
-        return "skipped", "has a value"
-    return "set", ""
+def _to_compute(request: BackfillRequest, nodes: list[Node]) -> list[Node]:
+    """Leave out the runs that have all that a recipe would write, where it would not be used."""
+    recipe = request.compute
+    if not isinstance(recipe, Recipe) or request.policy != "only_missing":
+        return nodes
+    return [node for node in nodes if not set(recipe.writes) <= set(_held(request, node))]
 
 
-def _why_skipped(request: BackfillRequest, node: Node) -> str:
-    if node.get("readOnly"):
-        return "read-only"
-    if node.get("state") in ("running", "pending", "preempting") and not request.include_running:
-        return str(node["state"])
-    return ""
+def _not_computed(request: BackfillRequest, nodes: Mapping[str, Node]) -> Values:
+    """The keys of a recipe for every run: those that are not computed say why in the plan."""
+    recipe = request.compute
+    if not isinstance(recipe, Recipe):
+        return {}
+    return {run_id: dict.fromkeys(recipe.writes) for run_id in nodes}
+
+
+def _held(request: BackfillRequest, node: Node) -> dict[str, str]:
+    try:
+        return read_values(node, request.target)
+    except MalformedResponse:
+        return {}
+
+
+def _wanted(request: BackfillRequest, key: str, text: str | None) -> str | None:
+    """The text that shall be there: of a tag `true` or none, of the notes a string."""
+    if text is None or request.target in ("summary", "config"):
+        return text
+    if request.target == "tags":
+        if text not in ("true", "false"):
+            raise InvalidRequest(f"tag {key!r}: {text} is neither true (add) nor false (remove).")
+        return "true" if text == "true" else None
+    if key != NOTES or not text.startswith('"'):
+        raise InvalidRequest(f"target='notes' takes one text under the key 'notes', not {key!r}.")
+    return text if json.loads(text) else None
+
+
+def _new_id() -> str:
+    return f"bf-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:8]}"
 
 
 def _label(value: PlannedValue) -> str:

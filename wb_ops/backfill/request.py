@@ -4,33 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, get_args
 
+from wb_ops.backfill.targets import Target
+from wb_ops.client.filters import require_valid
 from wb_ops.client.runs import Run
 from wb_ops.errors import InvalidRequest
 from wb_ops.warehouse import Owner, dataset_name
 
-Policy = Literal["overwrite", "only_missing"]
+Policy = Literal["overwrite", "only_missing", "overwrite_if_older"]
 Compute = Callable[[Run], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class BackfillRequest:
-    """Summary values for the runs of one project.
+    """Values for the runs of one project.
 
-    Exactly one of `sql` and `compute` says what to write.
+    Exactly one of `sql`, `compute`, `file`, `undo` and `resume` says what to write.
 
     Attributes:
         entity, project: the W&B project.
-        sql: a SELECT with a column `run_id` and one column for each summary key. Table names
-            without a schema are looked up in the project's dataset. A NULL writes nothing.
-        compute: a function of the run that returns a dict of summary keys; `run.history_table()`
-            gives it the full history. It is called for several runs at once.
+        sql: a SELECT with a column `run_id` and one column for each key. Table names without a
+            schema are looked up in the project's dataset. A NULL writes nothing.
+        compute: a function of the run that returns a dict of keys; `run.history_table()` gives
+            it the full history. It is called for several runs at once. A recipe (`best(...)`) is
+            such a function.
+        file: a CSV or parquet file with the columns that `sql` would return.
+        undo: the id of a backfill whose old values shall come back.
+        resume: the id of a backfill that was killed and shall be finished.
         dataset: the warehouse schema that `sql` reads and that keeps the journal.
+        target: what the keys are: of the "summary" or the "config"; "tags" (true adds the tag
+            that the key names, false removes it); or "notes" (the one key `notes`).
         filters: which runs; a MongoDB-style dict that the server evaluates.
-        policy: "overwrite" replaces a value that differs; "only_missing" leaves it.
+        policy: "overwrite" replaces a value that differs; "only_missing" leaves it;
+            "overwrite_if_older" replaces only what a backfill wrote before the run last logged.
         include_running: also write to runs that still log; off, because the run's own next
             write replaces the whole summary.
+        include_incomplete: also write SQL's values to runs whose history in the warehouse is
+            incomplete or older than the run.
+        safe: one run at a time, three requests each, instead of 25 runs at a time.
+        max_changes: execute nothing if more values than this would be written.
         max_workers: how many `compute` calls run at once.
     """
 
@@ -43,12 +57,25 @@ class BackfillRequest:
     policy: Policy = "overwrite"
     include_running: bool = False
     max_workers: int = 8
+    file: str | Path | None = None
+    undo: str | None = None
+    resume: str | None = None
+    target: Target = "summary"
+    include_incomplete: bool = False
+    safe: bool = False
+    max_changes: int | None = None
 
     def __post_init__(self) -> None:
-        if (self.sql is None) == (self.compute is None):
-            raise InvalidRequest("A backfill takes its values from either sql or compute.")
+        given = (self.sql, self.compute, self.file, self.undo, self.resume)
+        if sum(source is not None for source in given) != 1:
+            raise InvalidRequest(
+                "A backfill takes its values from exactly one of sql, compute, file, undo, resume."
+            )
         if self.policy not in get_args(Policy):
             raise InvalidRequest(f"policy={self.policy!r}: give one of {get_args(Policy)}.")
+        if self.target not in get_args(Target):
+            raise InvalidRequest(f"target={self.target!r}: give one of {get_args(Target)}.")
+        require_valid(self.filters)
 
     @property
     def owner(self) -> Owner:

@@ -1,41 +1,73 @@
-"""Where the values of a backfill come from: SQL on the warehouse, or a function of the run."""
+"""Where the values of a backfill come from: SQL, a file, a function of the run, a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from wb_ops.backfill.recipes import Recipe
 from wb_ops.backfill.request import BackfillRequest, Compute
+from wb_ops.client.api import Api
 from wb_ops.client.documents import dump_value
+from wb_ops.client.history import Selection
 from wb_ops.client.runs import Run
-from wb_ops.errors import InvalidRequest
+from wb_ops.client.source import Node
+from wb_ops.errors import InvalidRequest, NotFound
 from wb_ops.warehouse import Warehouse
 
-# run id -> summary key -> JSON text
-Values = dict[str, dict[str, str]]
+# run id -> key -> JSON text, None where there is no value
+Values = dict[str, dict[str, str | None]]
+
+# Signed URLs of histories expire: few are asked for at a time.
+RUNS_PER_STROKE = 200
 
 
-def values_from_sql(request: BackfillRequest, sql: str, warehouse: Warehouse) -> Values:
-    """Run the query; one row a run.
+def values_of(
+    request: BackfillRequest, api: Api, warehouse: Warehouse, nodes: Sequence[Node]
+) -> Values:
+    """Compute the values that a request asks for; `nodes` are the runs that may be written to.
+
+    Raises:
+        InvalidRequest: the SQL, the file or a value cannot be used (retry: never).
+        WarehouseRefused: the SQL is wrong (retry: never).
+        CommError: by the table in `errors`, where histories are read.
+    """
+    if request.sql is not None:
+        rows = warehouse.query(request.sql, request.dataset_name)
+        return values_from_table(rows, "The backfill's SQL")
+    if request.file is not None:
+        return values_from_table(_read_file(Path(request.file)), str(request.file))
+    source = api.source(str(request.owner))
+    if isinstance(request.compute, Recipe):
+        return _values_from_recipe(request, request.compute, api, nodes)
+    assert request.compute is not None  # noqa: S101 - BackfillRequest has checked
+    runs = [Run(source, api.reader, node) for node in nodes]
+    return values_from_function(request.compute, runs, request.max_workers)
+
+
+def values_from_table(rows: pa.Table, what: str) -> Values:
+    """Take the values from a table with one row a run.
 
     Raises:
         InvalidRequest: no column run_id, a NULL in it, or a run twice (retry: never).
-        WarehouseRefused: the SQL is wrong (retry: never).
     """
-    rows = warehouse.query(sql, request.dataset_name)
     if "run_id" not in rows.column_names or rows.num_columns < 2:
         raise InvalidRequest(
-            f"The backfill's SQL returns {rows.column_names}: "
-            "it must return run_id and a column for each summary key."
+            f"{what} returns {rows.column_names}: it must return run_id and a column for each key."
         )
     values: Values = {}
     for row in rows.to_pylist():
         run_id = row.pop("run_id")
         if not isinstance(run_id, str) or run_id in values:
             raise InvalidRequest(
-                f"The backfill's SQL returns run_id {run_id!r}"
-                f"{' twice' if run_id in values else ''}: group by run_id."
+                f"{what} returns run_id {run_id!r}"
+                f"{' twice' if run_id in values else ''}: one row for each run."
             )
         values[run_id] = _texts(row, run_id)
     return values
@@ -44,16 +76,60 @@ def values_from_sql(request: BackfillRequest, sql: str, warehouse: Warehouse) ->
 def values_from_function(compute: Compute, runs: Sequence[Run], max_workers: int) -> Values:
     """Call the function for each run, several at once; what it raises is raised."""
 
-    def one(run: Run) -> tuple[str, dict[str, str]]:
+    def one(run: Run) -> tuple[str, dict[str, str | None]]:
         return run.id, _texts(compute(run), run.id)
 
     with ThreadPoolExecutor(max_workers, "wb_ops-compute") as pool:
         return dict(pool.map(one, runs))
 
 
-def _texts(values: Mapping[str, Any], run_id: str) -> dict[str, str]:
+def _values_from_recipe(
+    request: BackfillRequest, recipe: Recipe, api: Api, nodes: Sequence[Node]
+) -> Values:
+    """As a function, but the sources of many histories come in one request."""
+    source = api.source(str(request.owner))
+    selection = Selection(recipe.reads)
+    values: Values = {}
+    with ThreadPoolExecutor(request.max_workers, "wb_ops-compute") as pool:
+        for some in _strokes([node["name"] for node in nodes]):
+            sources = api.reader.sources_of(source, some)
+
+            def one(run_id: str, found: Mapping[str, Any] = sources) -> dict[str, str | None]:
+                try:
+                    with api.reader.read(source, run_id, selection, found.get(run_id)) as raw:
+                        table = raw.select(raw.merged().table)
+                except NotFound:
+                    return {}  # deleted since it was listed
+                return _texts(recipe.of_history(table), run_id)
+
+            values |= zip(some, pool.map(one, some), strict=True)
+    return values
+
+
+def _strokes(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
+    for at in range(0, len(run_ids), RUNS_PER_STROKE):
+        yield run_ids[at : at + RUNS_PER_STROKE]
+
+
+def _read_file(path: Path) -> pa.Table:
+    try:
+        if path.suffix.lower() == ".csv":
+            # An empty cell is no value; NaN is one. Run ids may look like numbers.
+            options = pa_csv.ConvertOptions(
+                null_values=[""], strings_can_be_null=True, column_types={"run_id": pa.string()}
+            )
+            return pa_csv.read_csv(path, convert_options=options)
+        return pq.read_table(path)
+    except (OSError, pa.ArrowException) as exc:
+        raise InvalidRequest(
+            f"{path} cannot be read as {'CSV' if path.suffix.lower() == '.csv' else 'parquet'}: "
+            f"{exc}"
+        ) from exc
+
+
+def _texts(values: Mapping[str, Any], run_id: str) -> dict[str, str | None]:
     """JSON texts of the values; a None (SQL NULL) is no value."""
     try:
-        return {key: dump_value(value) for key, value in values.items() if value is not None}
-    except (TypeError, AttributeError) as exc:
+        return {key: None if value is None else dump_value(value) for key, value in values.items()}
+    except (TypeError, ValueError, AttributeError) as exc:
         raise InvalidRequest(f"Run {run_id}: {exc}") from exc

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 import wb_ops
+from wb_ops.cli.backfill import backfill
 from wb_ops.cli.failures import exits_with_advice
 from wb_ops.cli.output import Output
 from wb_ops.client.api import Api
@@ -120,6 +121,9 @@ def _keys(text: str | None) -> tuple[str, ...] | None:
     if text is not None and not keys:
         raise InvalidRequest(f"--keys {text!r} names no metric: give names, or leave it out.")
     return keys or None
+
+
+cli.add_command(backfill)
 
 
 def _filters(text: str | None) -> dict[str, Any]:

@@ -156,6 +156,27 @@ _UPSERT_TYPES = {
 }
 
 
+def runs_by_id(operation: Callable[..., Operation], run_ids: Sequence[str]) -> Operation:
+    """Build one query for some runs of a project by their ids, as `run0`, `run1`, ...
+
+    Each is looked up by its key: a filter over ids would make the server go through all runs.
+    """
+    names = {f"name{index}": run_id for index, run_id in enumerate(run_ids)}
+    declared = ", ".join(f"${name}: String!" for name in names)
+    runs = "\n".join(
+        f"    run{index}: run(name: $name{index}) {{ ...Fields }}" for index in range(len(run_ids))
+    )
+    document = f"""
+query Runs($entity: String!, $project: String!, {declared}) {{
+  project(name: $project, entityName: $entity) {{
+{runs}
+  }}
+}}
+fragment Fields on Run {{ {RUN_FIELDS} }}
+"""
+    return operation("Runs", document, **names)
+
+
 # Fields that have the same name when they are read.
 WATCHED_FIELDS = frozenset({"summaryMetrics", "config", "tags", "notes"})
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wb_ops.client.documents import splice, split_members
-from wb_ops.client.operations import upsert_buckets
+from wb_ops.client.operations import runs_by_id, upsert_buckets
 from wb_ops.client.source import RunSource
 from wb_ops.client.transport import Transport
-from wb_ops.errors import MalformedResponse, OutcomeUnknown, PermissionDenied
+from wb_ops.errors import InvalidRequest, MalformedResponse, OutcomeUnknown, PermissionDenied
 from wb_ops.tables.values import parse_json
 
 log = logging.getLogger("wb_ops")
@@ -73,6 +73,21 @@ def write_changes(
             log.warning("%s; reading back to see what was written", error)
     after = source.fetch_nodes([change.run_id for change in present])
     return [_written(change, after.get(change.run_id)) for change in changes]
+
+
+def read_runs(source: RunSource, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the newest state of a batch of runs; an id that does not exist is left out.
+
+    One request, however many runs the project has; one more on a server that refuses to look up
+    several runs in a request.
+    """
+    try:
+        project = source.fetch_project_fields(runs_by_id(source.operation, run_ids))
+    except InvalidRequest as error:
+        log.info("%s; asking with a filter", error)
+        return source.fetch_nodes(run_ids)
+    nodes = (project.get(f"run{index}") for index in range(len(run_ids)))
+    return {run_id: node for run_id, node in zip(run_ids, nodes, strict=True) if node}
 
 
 def send_changes(

@@ -1,0 +1,113 @@
+"""`kill -9` at random moments of a backfill: it converges, and the journal knows what was done."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from wb_ops import Api, BackfillRequest, Warehouse, connect, execute_backfill, plan_backfill
+from wb_ops.backfill import list_backfills
+from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+
+HERE = Path(__file__).parent
+KILLS = int(os.environ.get("WB_OPS_KILLS", "10"))
+SEED = int(os.environ.get("WB_OPS_SEED", "0"))
+RUNS = 100
+THEIRS = '{"acc": 0.50, "best": "old", "h": {"bins": [1e400, NaN]}}'
+DATASET = "ann__trials"
+
+
+def start(server: DevServer, warehouse_url: str, attempt: int) -> subprocess.Popen[str]:
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "backfill_once.py"), server.url, server.api_key,
+         warehouse_url, "best", value(attempt), DATASET],
+        stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def value(attempt: int) -> str:
+    return f"[{attempt}, NaN]"
+
+
+def summaries(api: Api) -> dict[str, str]:
+    return {node["name"]: node["summaryMetrics"] for node in api.source("ann/trials").iter_nodes()}
+
+
+def journaled(warehouse: Warehouse) -> dict[str, str]:
+    """What the journal says was written last to each run."""
+    sql = """select run_id, arg_max(new_value::varchar, recorded_at) as value from _wb_backfills
+             where event = 'written' group by run_id"""
+    rows = warehouse.query(sql, DATASET).to_pylist()
+    return {row["run_id"]: row["value"] for row in rows}
+
+
+def execute(api: Api, warehouse: Warehouse, **source: str) -> None:
+    request = BackfillRequest("ann", "trials", **source)
+    execute_backfill(plan_backfill(request, api, warehouse), api, warehouse)
+
+
+def test_killed_backfills_converge_and_can_be_taken_back(server: DevServer, tmp_path: Path):
+    server.seed_runs(
+        {"entity": "ann", "project": "trials", "run_id": f"r{index:03}", "summary": THEIRS}
+        for index in range(RUNS)
+    )
+    warehouse = connect(f"duckdb:///{tmp_path / 'killed.duckdb'}")
+    process = start(server, warehouse.url, 0)
+    began = time.monotonic()
+    assert process.wait(120) == 0
+    seconds = time.monotonic() - began
+
+    chosen, survived = random.Random(SEED), 0
+    for attempt in range(1, KILLS + 1):
+        process = start(server, warehouse.url, attempt)
+        time.sleep(chosen.uniform(0, seconds))
+        survived += process.poll() is not None
+        process.kill()
+        process.wait(30)
+    assert survived <= KILLS / 2, "most had ended before their kill: little was tested"
+    assert start(server, warehouse.url, KILLS + 1).wait(120) == 0
+
+    with Api({"base_url": server.url}, api_key=server.api_key) as api:
+        wanted = THEIRS.replace('"old"', value(KILLS + 1))
+        assert set(summaries(api).values()) == {wanted}
+        assert set(journaled(warehouse).values()) == {value(KILLS + 1)}
+        backfills = list_backfills(warehouse, DATASET)
+        for record in backfills:
+            execute(api, warehouse, undo=record.backfill_id)
+        assert set(summaries(api).values()) == {THEIRS}
+        for record in backfills:
+            execute(api, warehouse, resume=record.backfill_id)
+        assert all(record.is_finished for record in list_backfills(warehouse, DATASET))
+
+
+def test_a_killed_backfill_is_finished_under_its_id(server: DevServer, tmp_path: Path):
+    """The kill comes while the second write is on its way: it is carried out and not journaled."""
+    server.seed_runs(
+        {"entity": "ann", "project": "trials", "run_id": f"r{index:03}", "summary": THEIRS}
+        for index in range(RUNS)
+    )
+    processes: list[subprocess.Popen[str]] = []
+    server.faults.add(
+        Fault(
+            Matcher(operation="UpsertBucket", nth=2),
+            Responder(),
+            action=lambda: processes[0].kill(),
+        )
+    )
+    warehouse = connect(f"duckdb:///{tmp_path / 'killed.duckdb'}")
+    processes.append(start(server, warehouse.url, 1))
+    assert processes[0].wait(60) != 0
+    with Api({"base_url": server.url}, api_key=server.api_key) as api:
+        (record,) = list_backfills(warehouse, DATASET)
+        assert not record.is_finished
+        execute(api, warehouse, resume=record.backfill_id)
+        assert set(summaries(api).values()) == {THEIRS.replace('"old"', value(1))}
+        (record,) = list_backfills(warehouse, DATASET)
+        assert record.counts == {"written": RUNS}

@@ -1,0 +1,140 @@
+"""`wb-ops backfill`: plan, apply, undo, list; nothing is written that was not asked for."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from wb_ops.cli.main import cli
+from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+
+WAREHOUSE = ("--warehouse", "duckdb:///w.duckdb")
+BEST = """best("acc", also=["loss"])"""
+
+
+@pytest.fixture(autouse=True)
+def project(server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DevServer:
+    for index in range(3):
+        history = [{"_step": step, "acc": index + step, "loss": 1.0} for step in range(2)]
+        server.seed_run("ann", "trials", f"r{index}", history=history, summary='{"best_acc": 0}')
+    monkeypatch.setenv("WANDB_API_KEY", server.api_key)
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.chdir(tmp_path)
+    return server
+
+
+def run(command: str, *arguments: str) -> Result:
+    return CliRunner().invoke(
+        cli, ["backfill", command, "ann/trials", *WAREHOUSE, *arguments], catch_exceptions=False
+    )
+
+
+def summary(server: DevServer, api: Any, run_id: str) -> dict[str, Any]:
+    return dict(api.run(f"ann/trials/{run_id}").summary)
+
+
+def test_a_plan_is_shown_and_nothing_written(server: DevServer, tmp_path: Path):
+    done = run("plan", "--recipe", BEST)
+    assert done.exit_code == 0
+    assert done.stdout.splitlines()[0].split() == [
+        "run_id", "target", "key", "action", "reason", "old", "new",
+    ]  # fmt: skip
+    assert "9 set" in done.stdout
+    diff = run("plan", "--recipe", BEST, "--diff").stdout
+    assert "run r2\n- best_acc: 0\n+ best_acc: 3" in diff
+    assert "UpsertBucket" not in server.requests.operations()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_is_written_to_a_file(tmp_path: Path):
+    assert run("plan", "--recipe", BEST, "--out", "plan.csv").exit_code == 0
+    assert len((tmp_path / "plan.csv").read_text().splitlines()) == 10
+    assert run("plan", "--recipe", BEST, "--out", "plan.json").exit_code == 0
+    assert json.loads((tmp_path / "plan.json").read_text())["counts"] == {"set": 9}
+    assert run("plan", "--recipe", BEST, "--out", "plan.txt").exit_code == 64
+
+
+def test_apply_list_and_undo(server: DevServer, api: Any):
+    done = run("apply", "--recipe", BEST, "--yes")
+    assert (done.exit_code, "9 written" in done.stdout) == (0, True)
+    assert summary(server, api, "r2") == {
+        "best_acc": 3, "best_acc_step": 1, "loss_at_best_acc": 1.0,
+    }  # fmt: skip
+    line = run("list").stdout
+    assert "summary  3 runs: 9 written" in line
+    undone = run("undo", line.split()[0], "--yes")
+    assert (undone.exit_code, "9 written" in undone.stdout) == (0, True)
+    assert summary(server, api, "r2") == {"best_acc": 0}
+    assert len(run("list").stdout.splitlines()) == 2
+
+
+def test_without_a_terminal_it_writes_only_with_yes(server: DevServer):
+    done = run("apply", "--recipe", BEST)
+    assert (done.exit_code, "give --yes" in done.stderr) == (64, True)
+    assert "UpsertBucket" not in server.requests.operations()
+
+
+def test_more_changes_than_allowed_are_refused(server: DevServer):
+    done = run("apply", "--recipe", BEST, "--yes", "--max-changes", "8")
+    assert (done.exit_code, "max_changes is 8" in done.stderr) == (64, True)
+    assert "UpsertBucket" not in server.requests.operations()
+    assert run("apply", "--recipe", BEST, "--yes", "--max-changes", "9", "--safe").exit_code == 0
+
+
+def test_a_plan_that_is_not_the_expected_one_is_refused(server: DevServer):
+    shown = run("plan", "--recipe", BEST).stdout.splitlines()[-1].removeprefix("plan ")
+    server.edit_run("ann", "trials", "r0", summary='{"best_acc": 5}')
+    done = run("apply", "--recipe", BEST, "--yes", "--expect", shown)
+    assert (done.exit_code, "look at it again" in done.stderr) == (64, True)
+    server.edit_run("ann", "trials", "r0", summary='{"best_acc": 0}')
+    assert run("apply", "--recipe", BEST, "--yes", "--expect", shown).exit_code == 0
+
+
+def test_json_is_one_object_a_line():
+    plan, report = map(
+        json.loads, run("apply", "--recipe", BEST, "--yes", "--json").stdout.splitlines()
+    )
+    assert plan["plan"]["counts"] == {"set": 9}
+    assert (report["report"]["written"], report["report"]["requests"]) == (9, 3)
+    (record,) = map(json.loads, run("list", "--json").stdout.splitlines())
+    assert record["counts"] == {"written": 9}
+
+
+def test_what_a_limit_left_is_resumed(server: DevServer):
+    server.faults.add(Fault(Matcher(operation="UpsertBucket"), Responder.rate_limited(600)))
+    done = run("apply", "--recipe", BEST, "--yes")
+    assert (done.exit_code, "after 600 s" in done.stderr) == (75, True)
+    line = run("list").stdout
+    assert "9 failed; unfinished" in line
+
+
+def test_sql_tags_and_files(tmp_path: Path, api: Any):
+    (tmp_path / "good.csv").write_text("run_id,good\nr1,true\n")
+    assert run("apply", "--file", "good.csv", "--target", "tags", "--yes").exit_code == 0
+    assert api.run("ann/trials/r1").tags == ["good"]
+    exported = CliRunner().invoke(cli, ["export", "ann/trials", "--to", WAREHOUSE[1]])
+    assert exported.exit_code == 0
+    (tmp_path / "n.sql").write_text("select run_id, count(*) as n from history group by run_id")
+    assert run("apply", "--file", "n.sql", "--yes").exit_code == 0
+    assert api.run("ann/trials/r1").summary["n"] == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "exactly one of"),
+        (["--recipe", "worst('acc')"], "is no recipe"),
+        (["--sql", "select 1", "--recipe", BEST], "exactly one of"),
+        (["--recipe", BEST, "--filters", "{"], "is not JSON"),
+        (["--recipe", BEST, "--filters", '{"state": {"$is": 1}}'], "$is"),
+        (["--file", "none.sql"], "cannot be read"),
+        (["--resume", "bf-none"], "no backfill 'bf-none'"),
+    ],
+)
+def test_what_is_wrong_is_said(arguments: list[str], words: str):
+    done = run("plan", *arguments)
+    assert (done.exit_code, words in done.stderr) == (64, True)

@@ -1,0 +1,81 @@
+"""What is done to a value, and why it is not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from wb_ops.backfill.journal import Entry
+from wb_ops.backfill.planned import Action
+from wb_ops.backfill.request import BackfillRequest
+from wb_ops.client.source import Node
+from wb_ops.client.writing import same_json
+from wb_ops.tables.runs import OPEN_STATES, last_step, parse_server_time
+from wb_ops.warehouse import Warehouse
+
+NO_RUN = "no such run"
+Decision = tuple[Action, str]
+
+
+def why_not(request: BackfillRequest, node: Node | None) -> str:
+    """Why a run is not written to at all, or an empty text."""
+    if node is None:
+        return "outside the filters" if request.filters else NO_RUN
+    if node.get("readOnly"):
+        return "read-only"
+    if node.get("state") in OPEN_STATES and not request.include_running:
+        return str(node["state"])
+    return ""
+
+
+def decide(
+    request: BackfillRequest, node: Node, old: str | None, new: str | None, ours: Entry | None
+) -> Decision:
+    """What to do with a value of a run that may be written to.
+
+    `ours` is what a backfill wrote there last.
+    """
+    if same_json(old, new):
+        return "unchanged", ""
+    if old is None or request.policy == "overwrite":
+        return "set", ""
+    if request.policy == "only_missing":
+        return "skipped", "has a value"
+    return _decide_by_age(node, old, ours)
+
+
+def _decide_by_age(node: Node, old: str, ours: Entry | None) -> Decision:
+    if ours is None:
+        return "skipped", "not written by a backfill"
+    if not same_json(old, ours.new):
+        return "conflict", "changed by another writer since it was written"
+    logged_at = _time(node.get("heartbeatAt"))
+    if logged_at is None or logged_at <= ours.recorded_at:
+        return "skipped", "newer than the run"
+    return "set", ""
+
+
+def stale_histories(
+    request: BackfillRequest, warehouse: Warehouse, nodes: Mapping[str, Node]
+) -> dict[str, str]:
+    """Runs whose rows in the warehouse are not what the server counts now: run id -> why."""
+    receipts = warehouse.read_tables(request.dataset_name, ["_wb_receipts"])["_wb_receipts"]
+    held = {row["run_id"]: row for row in receipts.to_pylist() if row["table_name"] == "history"}
+    reasons = {run_id: _why_stale(held.get(run_id), node) for run_id, node in nodes.items()}
+    return {run_id: why for run_id, why in reasons.items() if why}
+
+
+def _why_stale(receipt: Mapping[str, Any] | None, node: Node) -> str:
+    if receipt is None or receipt["status"] not in ("complete", "growing"):
+        return "history incomplete"
+    counted = (int(node.get("historyLineCount") or 0), last_step(node.get("historyKeys")))
+    has_ended = node.get("state") not in OPEN_STATES
+    is_older = (receipt["server_rows"], receipt["server_last_step"]) != counted
+    if is_older or (has_ended and not receipt["left_running"]):
+        return "history older than the run"
+    return ""
+
+
+def _time(text: str | None) -> datetime | None:
+    return parse_server_time(text) if text else None

@@ -1,0 +1,78 @@
+"""What became of a backfill."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from wb_ops.backfill.journal import Outcome
+from wb_ops.backfill.planned import PlannedValue
+
+
+@dataclass(slots=True)
+class BackfillReport:
+    """What became of a backfill, counted in values (one key of one run).
+
+    Attributes:
+        written: written by us and read back.
+        conflicts: changed by somebody else, before or while we wrote; theirs was left or put
+            back. Plan again.
+        unverified: sent, and not what is read back.
+        failed: refused by the server for this run alone.
+        gone: of runs that were deleted meanwhile.
+        unchanged, skipped: how many values needed no write, or were not to be written.
+        repaired: members of other writers that our write had replaced and that were put back.
+        window_s: the longest time between our reading of a run and the answer to our write of
+            it: what others wrote to that run in this time was looked for, and put back.
+        requests, seconds: what it took.
+    """
+
+    backfill_id: str
+    written: list[PlannedValue] = field(default_factory=list)
+    conflicts: list[PlannedValue] = field(default_factory=list)
+    unverified: list[PlannedValue] = field(default_factory=list)
+    gone: list[PlannedValue] = field(default_factory=list)
+    unchanged: int = 0
+    skipped: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    failed: list[PlannedValue] = field(default_factory=list)
+    repaired: int = 0
+    window_s: float = 0.0
+
+    @property
+    def runs(self) -> int:
+        """How many runs were written to."""
+        return len({value.run_id for value in self.written})
+
+    def add(self, outcomes: Iterable[Outcome]) -> None:
+        """Count outcomes."""
+        lists = {
+            "written": self.written,
+            "conflict": self.conflicts,
+            "unverified": self.unverified,
+            "failed": self.failed,
+            "gone": self.gone,
+        }
+        for value, event, _ in outcomes:
+            if event in lists:
+                lists[event].append(value)
+            else:
+                self.unchanged += 1
+
+    def __str__(self) -> str:
+        counts = {
+            "written": len(self.written),
+            "unchanged": self.unchanged,
+            "skipped": self.skipped,
+            "in conflict": len(self.conflicts),
+            "of deleted runs": len(self.gone),
+            "refused": len(self.failed),
+            "not verified": len(self.unverified),
+            "of others put back": self.repaired,
+        }
+        told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        return (
+            f"backfill {self.backfill_id}: {told or 'nothing to write'}; {self.runs} runs changed "
+            f"in {self.seconds:.1f} s ({self.requests} requests)"
+        )

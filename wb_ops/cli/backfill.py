@@ -1,0 +1,238 @@
+"""`wb-ops backfill`: plan, apply, undo and list."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from functools import reduce
+from operator import and_
+from pathlib import Path
+from typing import Any
+
+import click
+
+from wb_ops.backfill import (
+    BackfillPlan,
+    BackfillRecord,
+    BackfillReport,
+    BackfillRequest,
+    execute_backfill,
+    list_backfills,
+    parse_recipe,
+    plan_backfill,
+)
+from wb_ops.cli.failures import exits_with_advice
+from wb_ops.client.api import Api
+from wb_ops.errors import InvalidRequest
+from wb_ops.warehouse import Warehouse, connect, dataset_name
+
+Options = dict[str, Any]
+
+_WHERE = (
+    click.argument("path", metavar="ENTITY/PROJECT"),
+    click.option(
+        "--warehouse", "url", required=True, help="It keeps the journal: duckdb:///wandb.duckdb."
+    ),
+    click.option("--dataset", help="Its schema; by default named after the project."),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
+)
+_WHAT = (
+    click.option("--sql", help="A SELECT of run_id and a column for each key."),
+    click.option("--file", help="A CSV or parquet file with such columns, or a .sql file."),
+    click.option(
+        "--recipe",
+        "recipes",
+        multiple=True,
+        help="""Such as 'best("val_acc", also=["loss"])'; may be given several times.""",
+    ),
+    click.option("--resume", metavar="ID", help="Finish a backfill that was killed."),
+    click.option(
+        "--target",
+        type=click.Choice(["summary", "config", "tags", "notes"]),
+        default="summary",
+        show_default=True,
+    ),
+    click.option(
+        "--policy",
+        type=click.Choice(["overwrite", "only_missing", "overwrite_if_older"]),
+        default="overwrite",
+        show_default=True,
+    ),
+    click.option("--filters", help='Which runs, as JSON: \'{"state": "finished"}\'.'),
+    click.option("--include-running", is_flag=True, help="Also runs that still log."),
+    click.option(
+        "--include-incomplete",
+        is_flag=True,
+        help="Also runs whose history in the warehouse is incomplete or older than the run.",
+    ),
+)
+_WRITE = (
+    click.option("--yes", is_flag=True, help="Do not ask; needed where there is no terminal."),
+    click.option("--max-changes", type=click.IntRange(0), help="Refuse to write more values."),
+    click.option("--safe", is_flag=True, help="One run at a time."),
+)
+
+
+def _with(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda command: reduce(lambda done, one: one(done), reversed(decorators), command)
+
+
+@click.group()
+def backfill() -> None:
+    """Write computed values back into runs, with a journal and an undo."""
+
+
+@backfill.command()
+@_with(*_WHERE, *_WHAT)
+@click.option("--diff", is_flag=True, help="Print a diff instead of a table.")
+@click.option("--out", type=click.Path(path_type=Path), help="Write all values to a .csv or .json.")
+@exits_with_advice
+def plan(
+    path: str, url: str, dataset: str | None, as_json: bool, diff: bool, out: Path | None,
+    **what: Any,
+) -> None:  # fmt: skip
+    """Show what would be written; write nothing.
+
+    Example: wb-ops backfill plan my-team/my-project --warehouse duckdb:///wandb.duckdb
+    --recipe 'best("val_acc")'
+    """
+    if out is not None and out.suffix not in (".csv", ".json"):
+        raise InvalidRequest(f"--out {out}: give a name that ends in .csv or .json.")
+    with Api() as api:
+        planned = plan_backfill(_request(api, path, dataset, what), api, connect(url))
+    if out is not None:
+        out.write_text(planned.to_csv() if out.suffix == ".csv" else planned.to_json())
+    _print_plan(planned, as_json=as_json, diff=diff)
+
+
+@backfill.command()
+@_with(*_WHERE, *_WHAT, *_WRITE)
+@click.option("--expect", metavar="HASH", help="Refuse a plan that is not the one shown before.")
+@exits_with_advice
+def apply(
+    path: str, url: str, dataset: str | None, as_json: bool, yes: bool, expect: str | None,
+    **what: Any,
+) -> None:  # fmt: skip
+    """Plan, ask, write, read back.
+
+    Example: wb-ops backfill apply my-team/my-project --warehouse duckdb:///wandb.duckdb
+    --recipe 'best("val_acc", also=["loss"])' --yes
+    """
+    warehouse = connect(url)
+    with Api() as api:
+        planned = plan_backfill(_request(api, path, dataset, what), api, warehouse)
+        if expect is not None and planned.hash != expect:
+            raise InvalidRequest(
+                f"The plan is {planned.hash} now, not {expect}: look at it again. "
+                "Nothing was written."
+            )
+        _execute(planned, api, warehouse, as_json=as_json, yes=yes)
+
+
+@backfill.command()
+@_with(*_WHERE, *_WRITE)
+@click.argument("backfill_id", metavar="ID")
+@click.option("--include-running", is_flag=True, help="Also runs that still log.")
+@exits_with_advice
+def undo(
+    path: str, url: str, dataset: str | None, as_json: bool, yes: bool, backfill_id: str,
+    **what: Any,
+) -> None:  # fmt: skip
+    """Put back what a backfill replaced, where its values are still there.
+
+    Example: wb-ops backfill undo my-team/my-project bf-... --warehouse duckdb:///wandb.duckdb
+    """
+    warehouse = connect(url)
+    with Api() as api:
+        request = _request(api, path, dataset, {**what, "undo": backfill_id})
+        planned = plan_backfill(request, api, warehouse)
+        _execute(planned, api, warehouse, as_json=as_json, yes=yes)
+
+
+@backfill.command("list")
+@_with(*_WHERE)
+@exits_with_advice
+def list_(path: str, url: str, dataset: str | None, as_json: bool) -> None:
+    """Show the backfills of a project, the newest first."""
+    with Api() as api:
+        source = api.source(path)
+    name = dataset or dataset_name(source.entity, source.project)
+    for record in list_backfills(connect(url), name):
+        click.echo(json.dumps(asdict(record), default=str) if as_json else _line(record))
+
+
+def _request(api: Api, path: str, dataset: str | None, what: Options) -> BackfillRequest:
+    source = api.source(path)
+    what = dict(what)
+    recipes = [parse_recipe(text) for text in what.pop("recipes", ())]
+    file = what.pop("file", None)
+    if file is not None and file.endswith(".sql"):
+        if what.get("sql") is not None:
+            raise InvalidRequest("Give --sql or a .sql file, not both.")
+        what["sql"], file = _read(file), None
+    return BackfillRequest(
+        entity=source.entity,
+        project=source.project,
+        dataset=dataset,
+        file=file,
+        compute=reduce(and_, recipes) if recipes else None,
+        filters=_filters(what.pop("filters", None)),
+        **what,
+    )
+
+
+def _execute(
+    planned: BackfillPlan, api: Api, warehouse: Warehouse, *, as_json: bool, yes: bool
+) -> None:
+    _print_plan(planned, as_json=as_json, diff=True)
+    if planned.to_set and not yes:
+        if as_json or not sys.stdin.isatty():
+            raise InvalidRequest("Nothing was written: give --yes to write without being asked.")
+        click.confirm(f"Write {len(planned.to_set):,} values?", abort=True)
+    report = execute_backfill(planned, api, warehouse)
+    click.echo(json.dumps({"report": _counts(report)}) if as_json else str(report))
+
+
+def _print_plan(planned: BackfillPlan, *, as_json: bool, diff: bool) -> None:
+    if as_json:
+        head = {"backfill_id": planned.backfill_id, "hash": planned.hash}
+        click.echo(json.dumps({"plan": {**head, "counts": planned.counts}}))
+        return
+    click.echo(planned.to_diff() if diff else planned.to_table())
+    click.echo(str(planned).splitlines()[0])
+    click.echo(f"plan {planned.hash}")
+
+
+def _counts(report: BackfillReport) -> dict[str, object]:
+    return {
+        name: len(value) if isinstance(value, list) else value
+        for name, value in asdict(report).items()
+    }
+
+
+def _line(record: BackfillRecord) -> str:
+    counts = ", ".join(f"{count} {event}" for event, count in record.counts.items())
+    state = "" if record.is_finished else "; unfinished: apply --resume"
+    return (
+        f"{record.backfill_id}  {record.started_at:%Y-%m-%d %H:%M:%S}  {record.target}  "
+        f"{record.runs} runs: {counts}{state}"
+    )
+
+
+def _filters(text: str | None) -> Options:
+    try:
+        filters = json.loads(text) if text else {}
+    except ValueError as exc:
+        raise InvalidRequest(f"--filters {text!r} is not JSON: {exc}.") from exc
+    if not isinstance(filters, dict):
+        raise InvalidRequest(f'--filters {text!r} is no JSON object, such as {{"state": "x"}}.')
+    return filters
+
+
+def _read(file: str) -> str:
+    try:
+        return Path(file).read_text()
+    except OSError as exc:
+        raise InvalidRequest(f"--file {file} cannot be read: {exc}.") from exc
