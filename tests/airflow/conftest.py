@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import atexit
 import json
 import os
-import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -21,36 +17,23 @@ ENTITY, PROJECT = "ann", "demo"
 KEY = "canary0" * 6
 DAGS = Path(__file__).parents[2] / "airflow_dags"
 
-# Airflow reads its settings once, when it is imported.
-HOME: Path | None = None
-if "airflow" not in sys.modules:
-    HOME = Path(tempfile.mkdtemp(prefix="wb_ops-airflow-"))
-    atexit.register(shutil.rmtree, HOME, ignore_errors=True)
-    os.environ.update(
-        {
-            "AIRFLOW_HOME": str(HOME),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
-            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
-            "AIRFLOW__LOGGING__BASE_LOG_FOLDER": str(HOME / "logs"),
-        }
-    )
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(DAGS)
+os.environ["AIRFLOW__CORE__TEST_CONNECTION"] = "Enabled"
+
+# What users get: a home of its own for Airflow, its database, and dag.test().
+from wb_ops.airflow import testing  # noqa: E402 - it reads the settings above
+
+airflow_database = testing.airflow_database
+wandb_connection = testing.wandb_connection
+run_dag = testing.run_dag
 
 
 @pytest.fixture(scope="session")
-def airflow_home() -> Path:
+def airflow_home(airflow_database: None) -> Path:
     """AIRFLOW_HOME with a fresh metadata database."""
-    if HOME is None:
+    if testing.AIRFLOW_HOME is None:
         pytest.fail("something imported airflow before its settings were made")
-    from airflow.utils.db import initdb
-
-    initdb()
-    from airflow.dag_processing.bundles.manager import DagBundlesManager
-
-    DagBundlesManager().sync_bundles_to_db()
-    return HOME
+    return testing.AIRFLOW_HOME
 
 
 @pytest.fixture
@@ -109,21 +92,6 @@ def connection(set_connection: Callable[..., None]) -> None:
 def warehouse(tmp_path: Path) -> str:
     """The URL of a DuckDB file that does not exist yet."""
     return f"duckdb:///{tmp_path}/warehouse.duckdb"
-
-
-@pytest.fixture
-def run_dag(airflow_home: Path) -> Callable[..., Any]:
-    """Run a Dag that is in no file with dag.test(); its Dag run."""
-
-    def run(dag: Any, **arguments: Any) -> Any:
-        from airflow.dag_processing.dagbag import DagBag, sync_bag_to_db
-
-        bag = DagBag(dag_folder=os.devnull, bundle_name="dags-folder")
-        bag.bag_dag(dag)
-        sync_bag_to_db(bag, "dags-folder", None)
-        return dag.test(**arguments)
-
-    return run
 
 
 @pytest.fixture

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 import wb_ops
 
+# dag.test() waits for an answer for as long as it takes.
+pytestmark = pytest.mark.timeout(120)
+
 DAGS = Path(__file__).parents[2] / "airflow_dags"
 EXPORT, BACKFILL = "wandb_export_hourly", "wandb_backfill_best_metrics"
+ON_FINISH, APPROVED = "wandb_export_on_finish", "wandb_backfill_approved"
 
 
 @pytest.fixture
@@ -45,24 +52,65 @@ def best(connection: None) -> Callable[[], dict[str, Any]]:
     return read
 
 
+@pytest.fixture
+def answer(airflow_home: Path) -> Callable[[str], None]:
+    """Click once on the page "Required Actions", as soon as a task waits there."""
+
+    def click(choice: str) -> None:
+        Thread(target=respond, args=(choice,), daemon=True).start()
+
+    return click
+
+
+def respond(choice: str) -> None:
+    """Answer the newest open question through the API's own route; a minute at most."""
+    from airflow.api_fastapi.auth.managers.simple.user import SimpleAuthManagerUser
+    from airflow.api_fastapi.core_api.datamodels.hitl import UpdateHITLDetailPayload
+    from airflow.api_fastapi.core_api.routes.public.hitl import update_hitl_detail
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.utils.session import create_session
+    from sqlalchemy.exc import OperationalError
+
+    user = SimpleAuthManagerUser(username="ann", role="admin")
+    payload = UpdateHITLDetailPayload(chosen_options=[choice])
+    for _ in range(300):
+        time.sleep(0.2)
+        # SQLite is locked while dag.test() writes: the next click gets through.
+        with suppress(OperationalError), create_session() as session:
+            waiting = session.query(TaskInstance).filter_by(state="awaiting_input").first()
+            if waiting is not None:
+                update_hitl_detail(
+                    waiting.dag_id, waiting.run_id, waiting.task_id, payload, user, session
+                )
+                return
+
+
 def test_the_files_have_no_errors(dagbag: Any) -> None:
-    """Both are parsed, and nothing else is in the folder."""
+    """All are parsed, and nothing else is in the folder."""
     assert dagbag.import_errors == {}
-    assert set(dagbag.dag_ids) == {EXPORT, BACKFILL}
+    assert set(dagbag.dag_ids) == {EXPORT, ON_FINISH, BACKFILL, APPROVED}
 
 
-def test_the_dags_survive_serialization(dagbag: Any) -> None:
-    """The scheduler sees the retries, the policy's flag and the link; the sql shows as sql."""
+@pytest.mark.parametrize("dag_id", [EXPORT, ON_FINISH, BACKFILL, APPROVED])
+def test_the_dags_survive_serialization(dagbag: Any, dag_id: str) -> None:
+    """The scheduler sees the retries, the policy's flag and the link of our tasks."""
     from airflow.serialization.serialized_objects import DagSerialization
 
-    for dag_id in (EXPORT, BACKFILL):
-        dag = DagSerialization.deserialize_dag(
-            DagSerialization.serialize_dag(dagbag.get_dag(dag_id))
-        )
-        (task,) = dag.tasks
+    dag = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dagbag.get_dag(dag_id)))
+    ours = [task for task in dag.tasks if task.task_type.startswith("Wandb")]
+    assert ours
+    for task in ours:
         assert task.retries == 4
         assert task.has_retry_policy
         assert [link.name for link in task.operator_extra_links] == ["W&B project"]
+
+
+@pytest.mark.parametrize("path", sorted(DAGS.glob("*.py")), ids=lambda path: path.stem)
+def test_no_template_needs_a_date(path: Path) -> None:
+    """In asset-triggered runs `data_interval_start` is not even there."""
+    text = path.read_text()
+    for name in ("data_interval_start", "data_interval_end", "logical_date", "{{ ds"):
+        assert name not in text
 
 
 def test_export_then_backfill(
@@ -96,6 +144,56 @@ def test_a_dry_run_leaves_the_summaries(
     assert set(best().values()) == {None}
 
 
+def test_an_approved_plan_is_written(
+    run_shipped: Callable[..., Any],
+    best: Callable[[], dict[str, Any]],
+    answer: Callable[[str], None],
+    warehouse: str,
+) -> None:
+    """The best finite value of each finished run goes back into its summary, once approved."""
+    assert run_shipped(EXPORT).state == "success"
+    rows = wb_ops.connect(warehouse).query("select run_id from history", "ann__demo")
+    assert rows.num_rows == 12
+    answer("Approve")
+    assert run_shipped(APPROVED).state == "success"
+    assert best() == {"run0": 0.5, "run1": 0.6, "run2": None}
+
+
+def test_an_approved_plan_again_writes_nothing(
+    run_shipped: Callable[..., Any], answer: Callable[[str], None], server: Any
+) -> None:
+    """What is there already is not sent again."""
+    run_shipped(EXPORT)
+    answer("Approve")
+    run_shipped(APPROVED)
+    server.requests.clear()
+    answer("Approve")
+    done = run_shipped(APPROVED)
+    plan = done.get_task_instance("plan").xcom_pull(task_ids="plan")
+    assert (plan["values"], plan["planned"]) == ([], {"unchanged": 2})
+    assert done.get_task_instance("apply").xcom_pull(task_ids="apply")["written"] == 0
+    assert "UpsertBucket" not in server.requests.operations()
+
+
+def test_nothing_is_written_that_is_not_approved(
+    run_shipped: Callable[..., Any],
+    best: Callable[[], dict[str, Any]],
+    answer: Callable[[str], None],
+    server: Any,
+) -> None:
+    """The task waits for a person, and shows what would be written."""
+    run_shipped(EXPORT)
+    server.requests.clear()
+    answer("Reject")
+    done = run_shipped(APPROVED)
+    states = {task.task_id: task.state for task in done.get_task_instances()}
+    assert states == {"plan": "success", "approve": "success", "apply": "skipped"}
+    table = done.get_task_instance("plan").xcom_pull(task_ids="plan")["table"]
+    assert "| run1 | best_val_acc |  | 0.6 |" in table
+    assert "UpsertBucket" not in server.requests.operations()
+    assert set(best().values()) == {None}
+
+
 def test_a_run_without_a_date_exports_too(run_shipped: Callable[..., Any]) -> None:
     """Asset-triggered runs have neither logical date nor data interval."""
     assert run_shipped(EXPORT, logical_date=None).state == "success"
@@ -105,3 +203,19 @@ def test_a_column_is_only_a_name(run_shipped: Callable[..., Any]) -> None:
     """Params go into SQL, so their form is checked before a run begins."""
     with pytest.raises(ValueError, match="does not match"):
         run_shipped(BACKFILL, params={"column": 'x"); drop table runs; --'})
+
+
+@pytest.mark.usefixtures("connection")
+def test_a_dag_on_finished_runs_exports_them(
+    airflow_home: Path, monkeypatch: pytest.MonkeyPatch, warehouse: str
+) -> None:
+    """Its project is read where the file is parsed, because an asset has one."""
+    from airflow.dag_processing.dagbag import DagBag
+
+    monkeypatch.setenv("WANDB_ENTITY", "ann")
+    monkeypatch.setenv("WANDB_PROJECT", "demo")
+    bag = DagBag(dag_folder=DAGS / "export_on_finish.py", bundle_name="dags-folder")
+    dag = bag.get_dag(ON_FINISH)
+    done = dag.test(logical_date=None, run_conf={"warehouse": warehouse})
+    assert done.state == "success"
+    assert done.get_task_instance("export").xcom_pull(task_ids="export")["history_rows"] == 12

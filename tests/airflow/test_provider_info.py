@@ -25,13 +25,19 @@ def schema(name: str) -> dict[str, Any]:
     return found
 
 
+def listed_modules() -> list[str]:
+    info = get_provider_info()
+    kinds = ("hooks", "operators", "sensors", "triggers")
+    return [name for kind in kinds for group in info[kind] for name in group["python-modules"]]
+
+
 def dotted_paths() -> Iterator[str]:
     info = get_provider_info()
-    for kind in ("hooks", "operators"):
-        for group in info[kind]:
-            yield from group["python-modules"]
+    yield from listed_modules()
     yield from info["extra-links"]
     yield from (one["hook-class-name"] for one in info["connection-types"])
+    yield from (one["class-name"] for one in info["task-decorators"])
+    yield from (one["handler"] for one in info["asset-uris"])
 
 
 def test_the_entry_point_is_it() -> None:
@@ -60,18 +66,64 @@ def test_airflow_registers_it() -> None:
 
     manager = ProvidersManager()
     assert manager.providers["wb-ops"].data["connection-types"]
-    assert "wb_ops.airflow.links.WandbProjectLink" in manager.extra_links_class_names
+    assert set(get_provider_info()["extra-links"]) <= set(manager.extra_links_class_names)
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_every_module_with_operators_is_listed() -> None:
+    """What is written and not listed does not show up in Airflow."""
+    listed = set(dotted_paths())
+    folder = Path(wb_ops.airflow.__file__).parent
+    for kind, base in (("operators", "BaseOperator"), ("sensors", "BaseSensorOperator")):
+        for path in (folder / kind).glob("[a-z]*.py"):
+            module = import_module(f"wb_ops.airflow.{kind}.{path.stem}")
+            ours = [one for one in vars(module).values() if is_public_task(one, module, base)]
+            assert not ours or module.__name__ in listed or path.stem == "base"
+
+
+def is_public_task(value: Any, module: Any, base: str) -> bool:
+    from airflow import sdk
+
+    own = isinstance(value, type) and value.__module__ == module.__name__
+    return own and issubclass(value, getattr(sdk, base))
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_the_decorator_and_the_scheme_are_registered() -> None:
+    """In task processes, by the manager that the task SDK asks."""
+    from airflow.sdk.providers_manager_runtime import ProvidersManagerTaskRuntime
+
+    manager = ProvidersManagerTaskRuntime()
+    assert "wandb" in manager.taskflow_decorators
+    assert "wandb" in manager.asset_uri_handlers
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_the_config_section_has_the_defaults_that_the_code_has(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`airflow config list` shows them, and an environment variable changes them."""
+    from airflow.configuration import conf
+
+    from wb_ops.airflow.operators.deferral import MAX_THROTTLES, default_max_throttles
+    from wb_ops.airflow.sensors.run import POLL_INTERVAL_S, default_poll_interval_s
+
+    options = get_provider_info()["config"]["wandb"]["options"]
+    assert float(options["poll_interval"]["default"]) == POLL_INTERVAL_S
+    assert int(options["max_throttles"]["default"]) == MAX_THROTTLES
+    assert conf.getint("wandb", "max_throttles") == default_max_throttles() == MAX_THROTTLES
+    monkeypatch.setenv("AIRFLOW__WANDB__POLL_INTERVAL", "7.5")
+    assert default_poll_interval_s() == 7.5
 
 
 @pytest.mark.usefixtures("airflow_home")
 @pytest.mark.parametrize("path", sorted(set(dotted_paths())))
 def test_every_path_imports(path: str) -> None:
     """Only what exists is listed."""
-    module, _, name = path.rpartition(".")
-    if name[0].isupper():
-        getattr(import_module(module), name)
-    else:
-        import_module(path)
+    from airflow.sdk.module_loading import import_string
+
+    is_module = path in listed_modules()
+    assert import_module(path) if is_module else callable(import_string(path))
 
 
 @pytest.mark.usefixtures("airflow_home")

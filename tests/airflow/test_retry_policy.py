@@ -135,7 +135,12 @@ OLD_AIRFLOW = """
 import sys
 sys.modules["airflow.sdk.definitions.retry_policy"] = None  # as in Airflow 3.2
 from wb_ops.airflow import WandbBackfillSummaryOperator, WandbExportOperator, WandbRetryPolicy
+from wb_ops.airflow import WandbFilterRunsOperator, WandbRunSensor, wandb_runs_asset
+from wb_ops.airflow.decorators.wandb import wandb_task
 from wb_ops.airflow.retry_policy import policy_argument
+wandb_runs_asset("ann/demo")
+assert WandbRunSensor(task_id="task", run="ann/demo/run0").retries == 4
+assert WandbFilterRunsOperator(task_id="task").retries == 4
 for operator in (WandbExportOperator, WandbBackfillSummaryOperator):
     assert operator(task_id="task", warehouse="duckdb:///x.duckdb").retries == 4
 assert policy_argument(None) == {}, "Airflow 3.2 refuses the argument"

@@ -1,4 +1,4 @@
-"""The Airflow provider: a hook, operators and a retry policy over the core.
+"""The Airflow provider: hook, operators, sensor, triggers and a retry policy over the core.
 
 In:  Airflow connections, arguments, contexts. Out: core requests, small results, retry decisions.
 May import: airflow and the core, not cli, dagster or dlt. The names below load on first use,
@@ -11,26 +11,45 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wb_ops.airflow.assets import wandb_runs_asset
     from wb_ops.airflow.hooks.wandb import WandbHook
-    from wb_ops.airflow.links import WandbProjectLink
-    from wb_ops.airflow.operators.backfill import WandbBackfillSummaryOperator
+    from wb_ops.airflow.links import WandbProjectLink, WandbRunLink
+    from wb_ops.airflow.operators.backfill import (
+        WandbApplyBackfillOperator,
+        WandbBackfillSummaryOperator,
+        WandbPlanBackfillOperator,
+    )
     from wb_ops.airflow.operators.export import WandbExportOperator
+    from wb_ops.airflow.operators.filter_runs import WandbFilterRunsOperator
     from wb_ops.airflow.retry_policy import WandbRetryPolicy
+    from wb_ops.airflow.sensors.run import WandbRunSensor
 
 __all__ = [
+    "WandbApplyBackfillOperator",
     "WandbBackfillSummaryOperator",
     "WandbExportOperator",
+    "WandbFilterRunsOperator",
     "WandbHook",
+    "WandbPlanBackfillOperator",
     "WandbProjectLink",
     "WandbRetryPolicy",
+    "WandbRunLink",
+    "WandbRunSensor",
+    "wandb_runs_asset",
 ]
 
 _LAZY = {
+    "WandbApplyBackfillOperator": "wb_ops.airflow.operators.backfill",
     "WandbBackfillSummaryOperator": "wb_ops.airflow.operators.backfill",
     "WandbExportOperator": "wb_ops.airflow.operators.export",
+    "WandbFilterRunsOperator": "wb_ops.airflow.operators.filter_runs",
     "WandbHook": "wb_ops.airflow.hooks.wandb",
+    "WandbPlanBackfillOperator": "wb_ops.airflow.operators.backfill",
     "WandbProjectLink": "wb_ops.airflow.links",
     "WandbRetryPolicy": "wb_ops.airflow.retry_policy",
+    "WandbRunLink": "wb_ops.airflow.links",
+    "WandbRunSensor": "wb_ops.airflow.sensors.run",
+    "wandb_runs_asset": "wb_ops.airflow.assets",
 }
 
 

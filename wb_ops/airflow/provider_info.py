@@ -8,7 +8,7 @@ _INTEGRATION = "Weights & Biases"
 
 
 def get_provider_info() -> dict[str, Any]:
-    """Return the provider's metadata: connection form, modules, extra links.
+    """Return the provider's metadata: connection form, config section, modules, links.
 
     The keys are kebab-case, as in Airflow's provider.yaml; the form is declared here, so the web
     server shows it without importing the hook.
@@ -26,15 +26,60 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "hooks": [_modules("wb_ops.airflow.hooks.wandb")],
         "operators": [
-            _modules("wb_ops.airflow.operators.backfill", "wb_ops.airflow.operators.export")
+            _modules(
+                "wb_ops.airflow.operators.backfill",
+                "wb_ops.airflow.operators.export",
+                "wb_ops.airflow.operators.filter_runs",
+            )
         ],
-        "extra-links": ["wb_ops.airflow.links.WandbProjectLink"],
+        "sensors": [_modules("wb_ops.airflow.sensors.run")],
+        "triggers": [
+            _modules(
+                "wb_ops.airflow.triggers.run",
+                "wb_ops.airflow.triggers.runs_finished",
+                "wb_ops.airflow.triggers.throttle",
+            )
+        ],
+        "task-decorators": [
+            {"name": "wandb", "class-name": "wb_ops.airflow.decorators.wandb.wandb_task"}
+        ],
+        "asset-uris": [
+            {"schemes": ["wandb"], "handler": "wb_ops.airflow.uris.normalize_wandb_uri"}
+        ],
+        "extra-links": [
+            "wb_ops.airflow.links.WandbProjectLink",
+            "wb_ops.airflow.links.WandbRunLink",
+        ],
+        "config": {"wandb": _config()},
         "connection-types": [_connection_type()],
     }
 
 
 def _modules(*names: str) -> dict[str, Any]:
     return {"integration-name": _INTEGRATION, "python-modules": list(names)}
+
+
+def _config() -> dict[str, Any]:
+    return {
+        "description": "Defaults of the tasks that talk to Weights & Biases.",
+        "options": {
+            "poll_interval": {
+                "description": "Seconds between two looks of sensors and watchers at W&B.",
+                "version_added": "0.1.0",
+                "type": "float",
+                "example": None,
+                "default": "60",
+            },
+            "max_throttles": {
+                "description": "How many waits for a rate limit one try of a deferrable task may "
+                "spend in the triggerer before its retries decide.",
+                "version_added": "0.1.0",
+                "type": "integer",
+                "example": None,
+                "default": "10",
+            },
+        },
+    }
 
 
 def _connection_type() -> dict[str, Any]:

@@ -21,6 +21,8 @@ else:
         HAS_RETRY_POLICIES = False
 
 MAX_DELAY_S = 3600.0
+# Airflow's own default is none, and a policy cannot add any.
+RETRIES = 4
 
 
 class WandbRetryPolicy(RetryPolicy):

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.connection import (
+    get_async_connection,
+    get_async_extra_dejson,
+)
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
@@ -59,6 +64,17 @@ class WandbHook(BaseHook):
         """
         return wb_ops.Api(settings=self._settings())
 
+    async def aget_settings(self) -> Settings:
+        """Return what `get_conn` builds its client from; for triggers, which may not block.
+
+        Raises:
+            AuthenticationFailed, InvalidRequest: as in `get_conn` (retry: never).
+        """
+        connection = await get_async_connection(self.wandb_conn_id, hook=self)
+        extra = await get_async_extra_dejson(connection)
+        # Settings files are read, and a key is masked: neither belongs on the event loop.
+        return await asyncio.to_thread(self._resolve, connection, extra)
+
     def test_connection(self) -> tuple[bool, str]:
         """Ask the server whose key it is; one request, one attempt."""
         try:
@@ -70,7 +86,9 @@ class WandbHook(BaseHook):
 
     def _settings(self) -> Settings:
         connection = self.get_connection(self.wandb_conn_id)
-        extra = connection.extra_dejson
+        return self._resolve(connection, connection.extra_dejson)
+
+    def _resolve(self, connection: Connection, extra: Mapping[str, Any]) -> Settings:
         max_wait_s = self._seconds(extra, "max_wait_s")
         settings = resolve_settings(
             api_key=connection.password,

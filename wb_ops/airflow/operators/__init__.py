@@ -1,5 +1,5 @@
 """Operators: templated arguments in, a core request and a small result out.
 
 They hold no logic of their own and raise the core's errors unwrapped, so that a retry policy sees
-their advice. May import: airflow, hooks, links, retry_policy, the core.
+their advice. May import: airflow, hooks, links, lineage, retry_policy, triggers, the core.
 """

@@ -1,4 +1,4 @@
-"""Computed values back into W&B summaries, as a task."""
+"""Computed values back into W&B summaries: in one task, or as a plan that is approved first."""
 
 from __future__ import annotations
 
@@ -7,25 +7,24 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import wb_ops
 from wb_ops.airflow.operators.arguments import parse_filters, parse_flag
-from wb_ops.airflow.operators.base import WandbOperator
+from wb_ops.airflow.operators.base import WandbOperator, WandbWarehouseOperator
+from wb_ops.airflow.operators.plan_documents import plan_document, plan_from_document
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import Context, XComArg
 
-    from wb_ops.backfill import BackfillPlan, BackfillReport, BackfillRequest
+    from wb_ops.backfill import BackfillPlan, BackfillReport
     from wb_ops.backfill.request import Policy
     from wb_ops.client.api import Api
     from wb_ops.client.runs import Run
 
 
-class WandbBackfillSummaryOperator(WandbOperator):
-    """Computes values per run and writes them into the runs' summaries.
+class WandbPlanBackfillOperator(WandbWarehouseOperator):
+    """Computes values per run and compares them with the runs' summaries; writes nothing.
 
-    The plan (run, key, old value, new value) is logged before anything is written. Values that
-    are already there are not written again, so a retried task converges.
-
-    Returns (as XCom) a small dict: backfill_id, dry_run, planned (action -> count), and the
-    number of values written, unchanged, skipped, conflicts and gone, and of runs changed.
+    Returns (as XCom) the plan for a WandbApplyBackfillOperator: backfill_id, entity, project,
+    dataset, target, planned (action -> count), values (PlannedValue as dicts) and `table`, the
+    same in Markdown for whoever approves it. A plan over 500 kB is refused.
 
     Args:
         sql: a SELECT of `run_id` and a column for each summary key, on the warehouse's dataset;
@@ -33,19 +32,12 @@ class WandbBackfillSummaryOperator(WandbOperator):
         python_callable: instead of `sql`: takes a run, returns a dict of summary keys.
         policy: "overwrite" a value that differs, or write "only_missing" ones.
         include_running: also write to runs that still log.
-        dry_run: plan and log, write nothing; true, false, or a template of them.
 
     Raises:
         WbOpsError: unwrapped, with the advice that the retry policy reads.
     """
 
-    # BaseOperator has a method dry_run, so the attribute needs another name than the argument.
-    template_fields: Sequence[str] = (
-        *WandbOperator.template_fields,
-        "sql",
-        "policy",
-        "is_dry_run",
-    )
+    template_fields: Sequence[str] = (*WandbWarehouseOperator.template_fields, "sql", "policy")
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"filters": "json", "sql": "sql"}
 
@@ -56,7 +48,6 @@ class WandbBackfillSummaryOperator(WandbOperator):
         python_callable: Callable[[Run], Mapping[str, Any]] | None = None,
         policy: str = "overwrite",
         include_running: bool = False,
-        dry_run: bool | str = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -64,29 +55,14 @@ class WandbBackfillSummaryOperator(WandbOperator):
         self.python_callable = python_callable
         self.policy = policy
         self.include_running = include_running
-        self.is_dry_run = dry_run
 
-    def execute(self, context: Context) -> dict[str, Any]:
-        """Plan, log the plan, execute it unless this is a dry run."""
-        is_dry_run = parse_flag("dry_run", self.is_dry_run)
+    def _work(self, context: Context) -> dict[str, Any]:
         with self.hook.get_conn() as api:
-            request = self._request(api, context)
-            warehouse = wb_ops.connect(self.warehouse)
-            plan = wb_ops.plan_backfill(request, api, warehouse)
-            self.log.info("%s", plan)
-            if is_dry_run:
-                return {"backfill_id": plan.backfill_id, "dry_run": True, "planned": plan.counts}
-            report = wb_ops.execute_backfill(plan, api, warehouse)
-        self.log.info("%s", report)
-        for value in report.conflicts:
-            self.log.warning(
-                "run %s: %s was changed meanwhile, left alone", value.run_id, value.key
-            )
-        return _result(plan, report)
+            return plan_document(self._plan(api, context))
 
-    def _request(self, api: Api, context: Context) -> BackfillRequest:
+    def _plan(self, api: Api, context: Context) -> BackfillPlan:
         entity, project = self._resolve_project(api, context)
-        return wb_ops.BackfillRequest(
+        request = wb_ops.BackfillRequest(
             entity=entity,
             project=project,
             sql=self.sql,
@@ -97,13 +73,97 @@ class WandbBackfillSummaryOperator(WandbOperator):
             policy=cast("Policy", self.policy),
             include_running=self.include_running,
         )
+        plan = wb_ops.plan_backfill(request, api, wb_ops.connect(self.warehouse))
+        self.log.info("%s", plan)
+        return plan
 
 
-def _result(plan: BackfillPlan, report: BackfillReport) -> dict[str, Any]:
+class WandbBackfillSummaryOperator(WandbPlanBackfillOperator):
+    """Computes values per run and writes them into the runs' summaries.
+
+    The plan (run, key, old value, new value) is logged before anything is written. Values that
+    are already there are not written again, so a retried task converges.
+
+    Returns (as XCom) a small dict: backfill_id, dry_run, planned (action -> count), and the
+    number of values written, unchanged, skipped, conflicts and gone, and of runs changed.
+
+    Args:
+        sql, python_callable, policy, include_running: as in WandbPlanBackfillOperator.
+        dry_run: plan and log, write nothing; true, false, or a template of them.
+
+    Raises:
+        WbOpsError: unwrapped, with the advice that the retry policy reads.
+    """
+
+    # BaseOperator has a method dry_run, so the attribute needs another name than the argument.
+    template_fields: Sequence[str] = (*WandbPlanBackfillOperator.template_fields, "is_dry_run")
+
+    def __init__(self, *, dry_run: bool | str = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.is_dry_run = dry_run
+
+    def _work(self, context: Context) -> dict[str, Any]:
+        is_dry_run = parse_flag("dry_run", self.is_dry_run)
+        with self.hook.get_conn() as api:
+            plan = self._plan(api, context)
+            if is_dry_run:
+                return {"backfill_id": plan.backfill_id, "dry_run": True, "planned": plan.counts}
+            return {"dry_run": False, "planned": plan.counts, **_execute(self, plan, api)}
+
+
+class WandbApplyBackfillOperator(WandbOperator):
+    """Writes what a WandbPlanBackfillOperator planned, and nothing else.
+
+    A value that somebody changed since the plan was made is a conflict and is left alone. A task
+    that is killed or retried converges.
+
+    Returns (as XCom) a small dict: backfill_id, and the number of values written, unchanged,
+    skipped, conflicts and gone, and of runs changed.
+
+    Args:
+        plan: the planning task's `.output`, or JSON text of it.
+        warehouse: the URL of the warehouse that keeps the journal; the one that was planned with.
+
+    Raises:
+        InvalidRequest: `plan` is no plan (retry: never).
+        WbOpsError: unwrapped, with the advice that the retry policy reads.
+    """
+
+    template_fields: Sequence[str] = (*WandbOperator.template_fields, "plan", "warehouse")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"plan": "json"}
+
+    def __init__(
+        self, *, plan: Mapping[str, Any] | str | XComArg, warehouse: str, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self.plan = plan
+        self.warehouse = warehouse
+
+    def _work(self, context: Context) -> dict[str, Any]:
+        # Airflow has rendered it: an XComArg is the value that it stands for.
+        plan = plan_from_document(cast("Mapping[str, Any] | str", self.plan))
+        with self.hook.get_conn() as api:
+            self._link(api, plan.request.entity, plan.request.project, context)
+            return _execute(self, plan, api)
+
+
+def _execute(
+    operator: WandbPlanBackfillOperator | WandbApplyBackfillOperator,
+    plan: BackfillPlan,
+    api: Api,
+) -> dict[str, Any]:
+    report = wb_ops.execute_backfill(plan, api, wb_ops.connect(operator.warehouse))
+    operator.log.info("%s", report)
+    for value in report.conflicts:
+        operator.log.warning(
+            "run %s: %s was changed meanwhile, left alone", value.run_id, value.key
+        )
+    return _result(report)
+
+
+def _result(report: BackfillReport) -> dict[str, Any]:
     return {
         "backfill_id": report.backfill_id,
-        "dry_run": False,
-        "planned": plan.counts,
         "written": len(report.written),
         "unchanged": report.unchanged,
         "skipped": report.skipped,

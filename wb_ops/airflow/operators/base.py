@@ -1,79 +1,136 @@
-"""What all operators share: where W&B is, where the warehouse is, and how to retry."""
+"""What all operators share: where W&B is, where the warehouse is, how to retry and to wait."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.sdk import BaseOperator
 
 from wb_ops.airflow.hooks.wandb import WandbHook
-from wb_ops.airflow.links import WandbProjectLink, project_url
-from wb_ops.airflow.retry_policy import DEFAULT_RETRY_POLICY, policy_argument
+from wb_ops.airflow.links import WandbProjectLink
+from wb_ops.airflow.operators.deferral import (
+    default_deferrable,
+    default_max_throttles,
+    defer_throttled,
+    throttles_of,
+)
+from wb_ops.airflow.retry_policy import DEFAULT_RETRY_POLICY, RETRIES, policy_argument
+from wb_ops.settings import project_url
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, RetryPolicy
 
     from wb_ops.client.api import Api
 
-RETRIES = 4
-
 
 class WandbOperator(BaseOperator):
-    """Base of the operators that work on one W&B project and one warehouse.
+    """Base of all operators: a connection, retries by the errors' advice, waits elsewhere.
 
     Args:
-        warehouse: its URL, such as duckdb:////data/wandb.duckdb. It is shown in the UI: no secret.
-        entity, project: the W&B project; by default those of the connection.
-        dataset: the warehouse schema; by default named by rule from entity and project.
-        filters: which runs: a MongoDB-style dict, or JSON text of one.
         wandb_conn_id: a connection of type `wandb`.
+        deferrable: wait for rate limits and for a busy warehouse in the triggerer; by default
+            Airflow's [operators] default_deferrable.
+        max_throttles: how many such waits one try may have; by default [wandb] max_throttles.
         retries, retry_policy: as in BaseOperator. These defaults are part of the signature, so
             that `default_args` win over them and mapped tasks have them too.
     """
 
-    template_fields: Sequence[str] = (
-        "warehouse",
-        "entity",
-        "project",
-        "dataset",
-        "filters",
-        "wandb_conn_id",
-    )
-    template_fields_renderers: ClassVar[dict[str, str]] = {"filters": "json"}
+    template_fields: Sequence[str] = ("wandb_conn_id",)
     operator_extra_links: Sequence[BaseOperatorLink] = (WandbProjectLink(),)
 
     def __init__(
         self,
         *,
-        warehouse: str,
-        entity: str | None = None,
-        project: str | None = None,
-        dataset: str | None = None,
-        filters: Mapping[str, Any] | str | None = None,
         wandb_conn_id: str = WandbHook.default_conn_name,
+        deferrable: bool | None = None,
+        max_throttles: int | None = None,
         retries: int | None = RETRIES,
         retry_policy: RetryPolicy | None = DEFAULT_RETRY_POLICY,
         **kwargs: Any,
     ) -> None:
         super().__init__(retries=retries, **policy_argument(retry_policy), **kwargs)
-        self.warehouse = warehouse
-        self.entity = entity
-        self.project = project
-        self.dataset = dataset
-        self.filters = filters
         self.wandb_conn_id = wandb_conn_id
+        self.deferrable = default_deferrable() if deferrable is None else deferrable
+        self.max_throttles = default_max_throttles() if max_throttles is None else max_throttles
 
     @property
     def hook(self) -> WandbHook:
         """The hook of the task's connection."""
         return WandbHook(self.wandb_conn_id)
 
-    def _resolve_project(self, api: Api, context: Context) -> tuple[str, str]:
-        """Return entity and project, and show the project's page while the task still runs."""
-        settings = api.transport.settings
-        entity = self.entity or api.default_entity
-        project = self.project or settings.project or ""
-        url = project_url(settings.base_url, entity, project)
+    def execute(self, context: Context) -> Any:
+        """Do the task's work; see the class."""
+        return self._attempt(context, 0)
+
+    def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
+        """Do the task's work after a wait in the triggerer."""
+        return self._attempt(context, throttles_of(event))
+
+    def _attempt(self, context: Context, throttles: int) -> Any:
+        allowed = self.max_throttles if self.deferrable else 0
+        return defer_throttled(self, partial(self._work, context), throttles, allowed)
+
+    @abstractmethod
+    def _work(self, context: Context) -> Any:
+        """Do everything, from the start; return what goes into XCom."""
+
+    def _link(self, api: Api, entity: str, project: str, context: Context) -> None:
+        """Show the project's page while the task still runs."""
+        url = project_url(api.transport.settings.base_url, entity, project)
         context["ti"].xcom_push(key=WandbProjectLink.xcom_key, value=url)
+
+
+class WandbProjectOperator(WandbOperator):
+    """Base of the operators that work on the runs of one W&B project.
+
+    Args:
+        entity, project: the W&B project; by default those of the connection.
+        filters: which runs: a MongoDB-style dict, or JSON text of one.
+    """
+
+    template_fields: Sequence[str] = (
+        *WandbOperator.template_fields,
+        "entity",
+        "project",
+        "filters",
+    )
+    template_fields_renderers: ClassVar[dict[str, str]] = {"filters": "json"}
+
+    def __init__(
+        self,
+        *,
+        entity: str | None = None,
+        project: str | None = None,
+        filters: Mapping[str, Any] | str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.entity = entity
+        self.project = project
+        self.filters = filters
+
+    def _resolve_project(self, api: Api, context: Context) -> tuple[str, str]:
+        """Return entity and project, and link to them."""
+        entity = self.entity or api.default_entity
+        project = self.project or api.transport.settings.project or ""
+        self._link(api, entity, project, context)
         return entity, project
+
+
+class WandbWarehouseOperator(WandbProjectOperator):
+    """Base of the operators that also work on a warehouse.
+
+    Args:
+        warehouse: its URL, such as duckdb:////data/wandb.duckdb. It is shown in the UI: no secret.
+        dataset: the warehouse schema; by default named by rule from entity and project.
+    """
+
+    template_fields: Sequence[str] = (*WandbProjectOperator.template_fields, "warehouse", "dataset")
+
+    def __init__(self, *, warehouse: str, dataset: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.warehouse = warehouse
+        self.dataset = dataset

@@ -1,0 +1,94 @@
+"""`@task.wandb`: a function that is given a W&B client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wb_ops.devserver import Fault, Matcher, Responder
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+
+@pytest.fixture
+def run_function(run_dag: Callable[..., Any]) -> Callable[..., Any]:
+    """Run a Dag of one decorated function; its task instance when it has ended."""
+
+    def run(function: Callable[..., Any], *args: Any, **options: Any) -> Any:
+        from datetime import timedelta
+
+        from airflow.sdk import DAG, task
+
+        with DAG(f"decorated_{function.__name__}", schedule=None) as dag:
+            task.wandb(task_id="task", retry_delay=timedelta(seconds=0.1), **options)(function)(
+                *args
+            )
+        return run_dag(dag).get_task_instance("task")
+
+    return run
+
+
+def test_the_function_gets_a_client(run_function: Callable[..., Any]) -> None:
+    """Beside its own arguments, and Airflow's context if it asks for it."""
+
+    def states(project: str, api: Any, ds: Any = None, *, order: str = "+created_at") -> list[str]:
+        return [run.state for run in api.runs(project, order=order)]
+
+    task = run_function(states, "ann/demo")
+    assert task.state == "success"
+    assert task.xcom_pull(task_ids="task") == ["finished", "finished", "running"]
+
+
+def test_it_retries_as_our_operators_do(run_function: Callable[..., Any], server: Any) -> None:
+    """The policy and four retries are its defaults."""
+
+    def count(api: Any) -> int:
+        return len(api.runs("ann/demo"))
+
+    server.faults.add(Fault(Matcher(operation="Runs"), Responder.rate_limited(0.2)))
+    task = run_function(count)
+    assert (task.state, task.try_number, task.max_tries) == ("success", 2, 4)
+
+
+def test_it_fails_at_once_where_nothing_can_heal(run_function: Callable[..., Any]) -> None:
+    """NotFound is NEVER."""
+
+    def missing(api: Any) -> None:
+        api.run("ann/demo/nowhere")
+
+    assert run_function(missing).try_number == 1
+
+
+def test_it_waits_in_the_triggerer(run_function: Callable[..., Any], server: Any) -> None:
+    """A limit burns no retry where the task may defer."""
+
+    def deferred(api: Any) -> int:
+        return len(api.runs("ann/demo"))
+
+    server.faults.add(Fault(Matcher(operation="Runs"), Responder.rate_limited(0.2), times=2))
+    task = run_function(deferred, deferrable=True, retries=0)
+    assert (task.state, task.try_number) == ("success", 1)
+    assert task.xcom_pull(task_ids="task") == 3
+
+
+def test_a_bug_is_left_to_the_task(run_function: Callable[..., Any]) -> None:
+    """What is not ours is not explained away; the connection is a template."""
+
+    def leave(api: Any) -> None:
+        raise KeyError("a bug")
+
+    task = run_function(leave, retries=0, wandb_conn_id="{{ 'wandb_default' }}")
+    assert (task.state, task.try_number) == ("failed", 1)
+
+
+def test_a_function_without_the_argument_is_refused_when_parsed(
+    run_function: Callable[..., Any],
+) -> None:
+    """Not when the task runs."""
+
+    def nothing() -> None: ...
+
+    with pytest.raises(TypeError, match="needs an argument named api"):
+        run_function(nothing)

@@ -1,0 +1,59 @@
+"""A project's runs as an Airflow asset that fires when runs have ended."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
+
+from airflow.sdk import Asset, AssetWatcher
+
+from wb_ops.airflow.hooks.wandb import WandbHook
+from wb_ops.airflow.sensors.run import default_poll_interval_s
+from wb_ops.airflow.triggers.run import TERMINAL_STATES
+from wb_ops.airflow.triggers.runs_finished import WandbRunsFinishedEventTrigger
+from wb_ops.airflow.uris import runs_uri
+
+
+def wandb_runs_asset(
+    path: str,
+    *,
+    name: str | None = None,
+    wandb_conn_id: str = WandbHook.default_conn_name,
+    states: Sequence[str] = TERMINAL_STATES,
+    filters: Mapping[str, Any] | None = None,
+    poll_interval_s: float | None = None,
+) -> Asset:
+    """Return the asset of a project's runs, with a watcher that fires when runs have ended.
+
+    `DAG(schedule=[wandb_runs_asset("my-team/my-project")])` is all that a Dag needs to run on it;
+    what an event says is told at WandbRunsFinishedEventTrigger. The triggerer asks W&B once in
+    each interval; Dags that name the same project share the watcher.
+
+    Args:
+        path: entity/project.
+        name: by default wandb://entity/project/runs. Give another one where `states` or `filters`
+            differ from those of another Dag on the same project: they make another asset.
+        wandb_conn_id: a connection of type `wandb`; it is read in the triggerer.
+        states: which ends count.
+        filters: which runs: a MongoDB-style dict.
+        poll_interval_s: seconds between two requests; by default [wandb] poll_interval.
+
+    Raises:
+        ValueError: `path` is not entity/project.
+    """
+    entity, _, project = path.partition("/")
+    if not entity or not project or "/" in project:
+        raise ValueError(f"{path!r} is no project: give entity/project.")
+    trigger = WandbRunsFinishedEventTrigger(
+        entity=entity,
+        project=project,
+        wandb_conn_id=wandb_conn_id,
+        states=states,
+        filters=filters,
+        poll_interval_s=default_poll_interval_s() if poll_interval_s is None else poll_interval_s,
+    )
+    uri = runs_uri(entity, project)
+    watcher = AssetWatcher(name=f"{entity}/{project} runs ended", trigger=trigger)
+    own_uri = uri if name is None else f"{uri}/{quote(name, safe='')}"
+    return Asset(name=name or uri, uri=own_uri, watchers=[watcher])

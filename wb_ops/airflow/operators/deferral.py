@@ -1,0 +1,63 @@
+"""Waits that W&B or the warehouse asks for, spent in the triggerer instead of in a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.sdk import conf
+
+from wb_ops.airflow.retry_policy import MAX_DELAY_S
+from wb_ops.airflow.triggers.events import checked_event
+from wb_ops.airflow.triggers.throttle import THROTTLED, ThrottleTrigger
+from wb_ops.errors import AdviceKind, find_error
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+
+T = TypeVar("T")
+
+MAX_THROTTLES = 10
+
+
+def default_deferrable() -> bool:
+    """Airflow's own default: [operators] default_deferrable."""
+    return bool(conf.getboolean("operators", "default_deferrable", fallback=False))
+
+
+def default_max_throttles() -> int:
+    """[wandb] max_throttles: how many waits one try may spend in the triggerer."""
+    return int(conf.getint("wandb", "max_throttles", fallback=MAX_THROTTLES))
+
+
+def throttles_of(event: Mapping[str, Any] | None) -> int:
+    """Return how often the try that resumes with this event has waited.
+
+    Raises:
+        RuntimeError: it is no event of a ThrottleTrigger.
+    """
+    return int(checked_event(event, THROTTLED)["throttles"])
+
+
+def defer_throttled(
+    operator: BaseOperator, work: Callable[[], T], throttles: int, max_throttles: int
+) -> T:
+    """Do the work; where its error says AFTER, wait in the triggerer and resume.
+
+    The resumed task begins its work anew, which finds what is committed already. A wait costs
+    neither a worker nor a retry; after `max_throttles` of them in one try the error is raised,
+    and the task's retries decide.
+    """
+    try:
+        return work()
+    except Exception as exc:
+        advice = error.advice if (error := find_error(exc)) is not None else None
+        if advice is None or advice.kind is not AdviceKind.AFTER or throttles >= max_throttles:
+            raise
+        wait_s = min(advice.seconds or 0.0, MAX_DELAY_S)
+        operator.log.info("%s; waiting %.1f s in the triggerer", exc, wait_s)
+        operator.defer(
+            trigger=ThrottleTrigger(time.time() + wait_s, throttles + 1),
+            method_name="execute_complete",
+        )
