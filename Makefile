@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak check lint types clean
+.PHONY: help demo test soak bench check lint types clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -30,8 +30,11 @@ lint: $(READY) ## check style
 types: $(READY) ## check types
 	$(BIN)/mypy
 
-soak: $(READY) ## kill an export 200 times (WB_OPS_KILLS, WB_OPS_SEED)
-	WB_OPS_KILLS=$${WB_OPS_KILLS:-200} $(BIN)/python -m pytest tests/export/test_kill.py --timeout 3600
+soak: $(READY) ## kill exports and backfills 200 times each (WB_OPS_KILLS, WB_OPS_SEED)
+	WB_OPS_KILLS=$${WB_OPS_KILLS:-200} $(BIN)/python -m pytest tests/export/test_kill.py tests/backfill/test_kill.py --timeout 3600
+
+bench: $(READY) ## measure the backfill against the loop of W&B's guide
+	$(BIN)/python benchmarks/backfill.py
 
 check: test lint types ## all that CI runs
 

@@ -33,8 +33,8 @@ from wb_ops.dagster import (
 # val__acc (table _wb_columns has them all). NaN would win every max.
 BEST_VAL_ACC = """
     select run_id, max(val_acc) as best_val_acc
-    from history
-    where val_acc <> 'NaN'
+    from history join runs using (run_id)
+    where runs.state = 'finished' and runs.deleted_at is null and isfinite(val_acc)
     group by run_id
 """
 REQUIRED = ("WB_OPS_ENTITY", "WB_OPS_PROJECT", "WB_OPS_WAREHOUSE")

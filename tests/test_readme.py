@@ -70,3 +70,7 @@ def test_the_error_table_is_the_codes():
         assert getattr(errors, name)("x", retry_after_s=1.0).advice.kind == kind
     tree = set(re.findall(r"── (\w+) +(?:AFTER|BACKOFF|VERIFY|NEVER|the mildest)", errors.__doc__))
     assert {name for name, _ in rows} == tree
+
+
+def test_nothing_is_left_to_be_filled_in():
+    assert re.findall(r"@[A-Z]+@|TODO|FIXME", README) == []
