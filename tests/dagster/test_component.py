@@ -31,7 +31,7 @@ class Tagged(WandbProjectComponent):
 @contextmanager
 def loaded(component: type = WandbProjectComponent, **changed: Any) -> Iterator[dg.Definitions]:
     attributes = {
-        "entity": "ann", "project": "demo", "warehouse": "duckdb:////tmp/none.duckdb", **changed
+        "entity": "ann", "project": "demo", "warehouse": "duckdb:////data/none.duckdb", **changed
     }  # fmt: skip
     with create_defs_folder_sandbox() as sandbox:
         path = sandbox.scaffold_component(

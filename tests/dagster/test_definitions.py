@@ -37,7 +37,7 @@ def environment(**more: str) -> dict[str, str]:
 
 def test_it_loads_without_network_key_or_heavy_imports():
     env = environment(
-        WB_OPS_ENTITY="ann", WB_OPS_PROJECT="demo", WB_OPS_WAREHOUSE="duckdb:////tmp/none.duckdb"
+        WB_OPS_ENTITY="ann", WB_OPS_PROJECT="demo", WB_OPS_WAREHOUSE="duckdb:////data/none.duckdb"
     )
     done = subprocess.run(
         [sys.executable, "-c", LOAD], env=env, capture_output=True, text=True, timeout=60

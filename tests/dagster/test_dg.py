@@ -67,7 +67,7 @@ def dg(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
         "HOME": str(project.parent),
         "COLUMNS": "200",
         "DAGSTER_DISABLE_TELEMETRY": "true",
-        "WB_OPS_WAREHOUSE": "duckdb:////tmp/never-opened.duckdb",
+        "WB_OPS_WAREHOUSE": "duckdb:////data/never-opened.duckdb",
     }
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:

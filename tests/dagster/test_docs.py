@@ -27,7 +27,7 @@ def test_the_python_examples_load_one_after_the_other():
 
 
 def test_the_yaml_example_loads(monkeypatch):
-    monkeypatch.setenv("WB_OPS_WAREHOUSE", "duckdb:////tmp/none.duckdb")
+    monkeypatch.setenv("WB_OPS_WAREHOUSE", "duckdb:////data/none.duckdb")
     (text,) = blocks("yaml")
     with create_defs_folder_sandbox() as sandbox:
         path = sandbox.scaffold_component(
