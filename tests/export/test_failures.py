@@ -105,7 +105,7 @@ class TestOneRun:
 
 @pytest.mark.usefixtures("project")
 class TestEverything:
-    def test_a_limit_stops_and_the_next_export_goes_on(
+    def test_a_limit_stops_the_export_and_moves_no_watermark(
         self, server: DevServer, api: Api, warehouse: Warehouse, export: Any, ask: Ask
     ):
         limit = Responder.rate_limited(60)

@@ -24,6 +24,7 @@ from wb_ops.backfill import (
     plan_backfill,
 )
 from wb_ops.cli.failures import exits_with_advice
+from wb_ops.cli.options import parse_filters
 from wb_ops.client.api import Api
 from wb_ops.errors import InvalidRequest
 from wb_ops.warehouse import Warehouse, connect, dataset_name
@@ -178,7 +179,7 @@ def _request(api: Api, path: str, dataset: str | None, what: Options) -> Backfil
         dataset=dataset,
         file=file,
         compute=reduce(and_, recipes) if recipes else None,
-        filters=_filters(what.pop("filters", None)),
+        filters=parse_filters(what.pop("filters", None)),
         **what,
     )
 
@@ -219,16 +220,6 @@ def _line(record: BackfillRecord) -> str:
         f"{record.backfill_id}  {record.started_at:%Y-%m-%d %H:%M:%S}  {record.target}  "
         f"{record.runs} runs: {counts}{state}"
     )
-
-
-def _filters(text: str | None) -> Options:
-    try:
-        filters = json.loads(text) if text else {}
-    except ValueError as exc:
-        raise InvalidRequest(f"--filters {text!r} is not JSON: {exc}.") from exc
-    if not isinstance(filters, dict):
-        raise InvalidRequest(f'--filters {text!r} is no JSON object, such as {{"state": "x"}}.')
-    return filters
 
 
 def _read(file: str) -> str:

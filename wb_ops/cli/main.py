@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ import click
 import wb_ops
 from wb_ops.cli.backfill import backfill
 from wb_ops.cli.failures import exits_with_advice
+from wb_ops.cli.options import parse_filters
 from wb_ops.cli.output import Output
 from wb_ops.client.api import Api
 from wb_ops.errors import InvalidRequest
@@ -87,7 +87,7 @@ def export(
             project=source.project,
             dataset=dataset,
             mode=mode,
-            filters=_filters(filters),
+            filters=parse_filters(filters),
             keys=_keys(keys),
             since=_moment("--since", since),
             until=_moment("--until", until),
@@ -124,16 +124,6 @@ def _keys(text: str | None) -> tuple[str, ...] | None:
 
 
 cli.add_command(backfill)
-
-
-def _filters(text: str | None) -> dict[str, Any]:
-    try:
-        filters = json.loads(text) if text else {}
-    except ValueError as exc:
-        raise InvalidRequest(f"--filters {text!r} is not JSON: {exc}.") from exc
-    if not isinstance(filters, dict):
-        raise InvalidRequest(f'--filters {text!r} is no JSON object, such as {{"state": "x"}}.')
-    return filters
 
 
 def _moment(option: str, text: str | None) -> datetime | None:

@@ -1,0 +1,23 @@
+"""Texts of options that several commands share -> values."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from wb_ops.errors import InvalidRequest
+
+
+def parse_filters(text: str | None) -> dict[str, Any]:
+    """Read `--filters`; None is no filter.
+
+    Raises:
+        InvalidRequest: it is not a JSON object (retry: never).
+    """
+    try:
+        filters = json.loads(text) if text else {}
+    except ValueError as exc:
+        raise InvalidRequest(f"--filters {text!r} is not JSON: {exc}.") from exc
+    if not isinstance(filters, dict):
+        raise InvalidRequest(f'--filters {text!r} is no JSON object, such as {{"state": "x"}}.')
+    return filters
