@@ -1,14 +1,8 @@
-"""A server for each test, a plain client for it, and the real SDK in a process of its own."""
+"""A server for each test, and a plain client for it."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
-import textwrap
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -60,37 +54,3 @@ class Client:
 @pytest.fixture
 def client(server: DevServer) -> Client:
     return Client(server.url, server.api_key)
-
-
-@pytest.fixture(scope="session")
-def run_sdk(tmp_path_factory: pytest.TempPathFactory) -> Callable[[DevServer, str], Any]:
-    """Run code with the real ``wandb`` in a process that sees only the server.
-
-    The code leaves its findings in ``result``.
-    """
-
-    def run(server: DevServer, code: str) -> Any:
-        home = tmp_path_factory.mktemp("sdk")
-        script = "import json, math, wandb\nresult = {}\n" + textwrap.dedent(code)
-        script += f"\nopen({str(home / 'result.json')!r}, 'w').write(json.dumps(result))\n"
-        done = subprocess.run(
-            [sys.executable, "-c", script],
-            env=_environment(server, home),
-            cwd=home,
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        found = home / "result.json"
-        return json.loads(found.read_text()) if found.exists() else pytest.fail(done.stderr)
-
-    return run
-
-
-def _environment(server: DevServer, home: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB")}
-    folders = dict.fromkeys(
-        ["HOME", "WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR", "WANDB_DATA_DIR"], str(home)
-    )
-    own = {"WANDB_BASE_URL": server.url, "WANDB_API_KEY": server.api_key, "WANDB_SILENT": "true"}
-    return {**kept, **folders, **own, "WANDB_ERROR_REPORTING": "false"}

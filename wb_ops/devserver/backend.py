@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
-from wb_ops.devserver.auth import ApiKey
+from wb_ops.devserver.auth import Accounts, ApiKey
 from wb_ops.devserver.database import Database
 from wb_ops.devserver.exports import Exports
 from wb_ops.devserver.faults import Faults
@@ -37,12 +36,12 @@ class Backend:
         url: str,
         storage_url: str,
         path: str,
-        api_keys: Mapping[str, ApiKey],
+        accounts: Accounts,
         options: Options,
     ) -> None:
         self.url = url
         self.storage_url = storage_url
-        self.api_keys = dict(api_keys)
+        self.accounts = accounts
         self.options = options
         self.database = Database(path)
         self.store = Store(self.database)

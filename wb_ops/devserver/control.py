@@ -18,6 +18,7 @@ from wb_ops.devserver.errors import StatusError
 from wb_ops.devserver.faults import Fault, Matcher, Responder
 from wb_ops.devserver.gate import CONTROL_PREFIX
 from wb_ops.devserver.seeding import RunEdit, RunSeed, Seeder
+from wb_ops.devserver.sweeps import SweepSeed, seed_sweep
 
 Body = dict[str, object]
 Endpoint = Callable[[Backend, Seeder, Request, Body], object]
@@ -35,6 +36,7 @@ def routes(backend: Backend, seeder: Seeder) -> list[Route]:
         ("POST", "/faults", _add_fault),
         ("DELETE", "/faults", _clear_faults),
         ("POST", "/seed", _seed),
+        ("POST", "/sweeps", _seed_sweeps),
         ("PATCH", _RUN, _edit_run),
         ("DELETE", _RUN, _delete_run),
         ("DELETE", "/projects/{entity}/{project}", _delete_project),
@@ -77,7 +79,7 @@ def _path(request: Request) -> tuple[str, str, str]:
 def _info(backend: Backend, _seeder: Seeder, _request: Request, _body: Body) -> object:
     keys = [
         {"key": key, "username": account.username, "read_only": account.read_only}
-        for key, account in backend.api_keys.items()
+        for key, account in backend.accounts.api_keys.items()
     ]
     return {"url": backend.url, "storage_url": backend.storage_url, "api_keys": keys}
 
@@ -112,6 +114,12 @@ def _clear_faults(backend: Backend, _seeder: Seeder, _request: Request, _body: B
 
 def _seed(_backend: Backend, seeder: Seeder, _request: Request, body: Body) -> object:
     return {"ids": seeder.seed_runs(cast(list[RunSeed], body["runs"]))}
+
+
+def _seed_sweeps(backend: Backend, _seeder: Seeder, _request: Request, body: Body) -> object:
+    for seed in cast(list[SweepSeed], body["sweeps"]):
+        seed_sweep(backend, seed)
+    return {}
 
 
 def _edit_run(_backend: Backend, seeder: Seeder, request: Request, body: Body) -> object:

@@ -33,6 +33,10 @@ create table if not exists stream(
 create table if not exists file(
     pk integer primary key, run_pk integer not null, name text not null, content blob not null,
     md5 text not null, updated_at text not null, unique(run_pk, name));
+create table if not exists sweep(
+    pk integer primary key, project_pk integer not null, name text not null, display_name text,
+    config text not null, state text not null, description text, run_count_expected integer,
+    created_at text not null, updated_at text not null, unique(project_pk, name));
 """
 
 
@@ -55,6 +59,13 @@ class Database:
         """All rows of a query."""
         with self._lock:
             return self._connection.execute(sql, parameters).fetchall()
+
+    def read_values(self, sql: str, parameters: Sequence[object] = ()) -> list[str]:
+        """The one text column of a query, without the cost of a Row for each."""
+        with self._lock:
+            cursor = self._connection.cursor()
+            cursor.row_factory = None
+            return [text for (text,) in cursor.execute(sql, parameters)]
 
     def read_one(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Row | None:
         """The first row of a query, or None."""
@@ -90,7 +101,7 @@ class Database:
     def clear(self) -> None:
         """Forget everything."""
         with self.transaction():
-            for table in ("project", "run", "history", "stream", "file"):
+            for table in ("project", "run", "history", "stream", "file", "sweep"):
                 self._connection.execute(f"delete from {table}")
 
     def close(self) -> None:

@@ -29,7 +29,7 @@ from graphql import (
 )
 from graphql.pyutils import Path
 
-from wb_ops.devserver import mutations, queries, run_fields
+from wb_ops.devserver import mutations, queries, run_fields, sweeps
 from wb_ops.devserver.backend import RequestContext
 from wb_ops.devserver.errors import StatusError, not_logged_in, permission_denied
 from wb_ops.devserver.filters import FilterRefusedError, FilterServerError
@@ -51,6 +51,9 @@ _RESOLVERS: dict[str, dict[str, Callable[..., object]]] = {
         "runs": queries.runs,
         "run": queries.run,
         "bucket": queries.bucket,
+        "totalSweeps": sweeps.total_sweeps,
+        "sweeps": sweeps.sweeps,
+        "sweep": sweeps.sweep,
     },
     "Run": {
         "project": run_fields.project,

@@ -79,20 +79,18 @@ class Lines:
         self, run_pk: int, min_step: int | None = None, max_step: int | None = None
     ) -> list[str]:
         """History lines with ``min_step <= _step < max_step`` in the order of their steps."""
-        rows = self._database.read(
+        return self._database.read_values(
             "select text from history where run_pk = ? and step >= ? and step < ? "
             "order by step, line",
             (run_pk, *_bounds(min_step, max_step)),
         )
-        return [row["text"] for row in rows]
 
     def read_history_after(self, run_pk: int, rows: int) -> list[str]:
         """The history lines that follow the first ``rows`` in the order of their steps."""
-        found = self._database.read(
+        return self._database.read_values(
             "select text from history where run_pk = ? order by step, line limit -1 offset ?",
             (run_pk, rows),
         )
-        return [row["text"] for row in found]
 
     def iter_history(self, run_pk: int, batch_rows: int = _READ_ROWS) -> Iterator[list[str]]:
         """All history lines in the order of their steps, in batches."""

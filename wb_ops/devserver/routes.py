@@ -1,4 +1,4 @@
-"""The API origin: GraphQL, ``file_stream`` and run files."""
+"""The API origin: GraphQL, ``file_stream``, run files and the exchange of tokens."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import mimetypes
 import sqlite3
 from collections.abc import Callable
+from urllib.parse import parse_qs
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -14,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from wb_ops.devserver import control
-from wb_ops.devserver.auth import ApiKey, read_credential
+from wb_ops.devserver.auth import ApiKey
 from wb_ops.devserver.backend import Backend, RequestContext
 from wb_ops.devserver.errors import StatusError, not_found, not_logged_in, permission_denied
 from wb_ops.devserver.execution import execute_document
@@ -29,6 +30,7 @@ def api_app(backend: Backend, seeder: Seeder) -> ASGIApp:
     """The application behind the base URL."""
     routes = [
         _route(backend, "/graphql", _graphql, "POST"),
+        _route(backend, "/oidc/token", _token, "POST"),
         _route(backend, "/files/{entity}/{project}/{run}/file_stream", _file_stream, "POST"),
         _route(backend, "/files/{entity}/{project}/{run}/{name:path}", _download, "GET"),
         *control.routes(backend, seeder),
@@ -47,17 +49,29 @@ def _route(backend: Backend, path: str, endpoint: Endpoint, method: str) -> Rout
 
 
 def _graphql(backend: Backend, request: Request) -> Response:
-    key = read_credential(request.headers.get("authorization"))
-    if key is None:
+    has_credential, account = backend.accounts.find(request.headers.get("authorization"))
+    if not has_credential:
         raise not_logged_in()
     parsed: ParsedRequest = request.scope[REQUEST_KEY]
     if parsed.is_malformed:
         raise StatusError(400, "the body is no GraphQL request")
-    context = RequestContext(backend, backend.api_keys.get(key), parsed.quirks)
+    context = RequestContext(backend, account, parsed.quirks)
     status, body = execute_document(context, parsed.document, parsed.variables, parsed.operation)
     # Strict JSON: a bare NaN outside the JSONString values would be a bug of this server.
     text = json.dumps(body, allow_nan=False, separators=(",", ":"))
     return Response(text, status, media_type="application/json")
+
+
+def _token(backend: Backend, request: Request) -> Response:
+    """A JWT for an access token, in the form of RFC 7523."""
+    parsed: ParsedRequest = request.scope[REQUEST_KEY]
+    form = {name: values[-1] for name, values in parse_qs(parsed.body.decode()).items()}
+    if form.get("grant_type") != "urn:ietf:params:oauth:grant-type:jwt-bearer":
+        raise StatusError(400, "unsupported grant_type")
+    given = backend.accounts.exchange(form.get("assertion", ""))
+    if given is None:
+        raise StatusError(401, "the identity token is not accepted")
+    return JSONResponse({"access_token": given[0], "expires_in": given[1]})
 
 
 def _file_stream(backend: Backend, request: Request) -> Response:
@@ -81,9 +95,8 @@ def _download(backend: Backend, request: Request) -> Response:
 
 
 def _account(backend: Backend, request: Request) -> ApiKey:
-    key = read_credential(request.headers.get("authorization"))
-    account = backend.api_keys.get(key or "")
-    if account is None:
+    has_credential, account = backend.accounts.find(request.headers.get("authorization"))
+    if not has_credential or account is None:
         raise not_logged_in()
     return account
 

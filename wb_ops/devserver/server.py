@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import socket
-import threading
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self, Unpack
 
-import uvicorn
-from starlette.types import ASGIApp, Receive, Scope, Send
-from uvicorn.protocols.http.h11_impl import H11Protocol
-
-from wb_ops.devserver.auth import DEV_API_KEY, ApiKey, is_well_formed
+from wb_ops.devserver.auth import DEV_API_KEY, Accounts, ApiKey, is_well_formed
 from wb_ops.devserver.backend import Backend, Options
 from wb_ops.devserver.faults import Faults
-from wb_ops.devserver.gate import TRANSPORT_KEY
+from wb_ops.devserver.hosting import Host, bind, url_of
 from wb_ops.devserver.jsontext import JsonSource
 from wb_ops.devserver.requestlog import RequestLog
 from wb_ops.devserver.routes import api_app
 from wb_ops.devserver.seeding import RunEdit, RunFields, RunSeed, Seeder
 from wb_ops.devserver.storage import storage_app
-
-HOST = "127.0.0.1"
-_START_TIMEOUT_S = 30.0
+from wb_ops.devserver.sweeps import SweepSeed, seed_sweep
 
 
 class DevServer:
@@ -38,6 +29,8 @@ class DevServer:
         port: The API's port; 0 takes a free one. The storage origin always takes a free one.
         path: A SQLite file that outlives the server, or ``:memory:``.
         api_keys: The accounts behind the accepted keys; by default :data:`DEV_API_KEY` alone.
+        identity_tokens: The accounts behind the JWTs that ``/oidc/token`` takes.
+        access_token_ttl_s: How long an access token that it gives is valid, in seconds.
         parquet: Whether runs that have ended are exported as parquet.
         parquet_rows_per_file: How many rows an exported file holds at most.
         shuffles_urls: Whether export URLs come in an arbitrary order, as W&B's do.
@@ -60,6 +53,8 @@ class DevServer:
         port: int = 0,
         path: str = ":memory:",
         api_keys: Mapping[str, ApiKey] | None = None,
+        identity_tokens: Mapping[str, ApiKey] | None = None,
+        access_token_ttl_s: int = 3600,
         parquet: bool = True,
         parquet_rows_per_file: int = 10_000,
         shuffles_urls: bool = True,
@@ -77,20 +72,20 @@ class DevServer:
             features=frozenset(features),
         )
         with ExitStack() as undo:
-            sockets = [undo.enter_context(_bind(wanted)) for wanted in (port, 0)]
-            self.url, self.storage_url = (_url(bound) for bound in sockets)
+            sockets = [undo.enter_context(bind(wanted)) for wanted in (port, 0)]
+            self.url, self.storage_url = (url_of(bound) for bound in sockets)
             self.api_key = next(iter(keys))
             self._backend = Backend(
                 url=self.url,
                 storage_url=self.storage_url,
                 path=path,
-                api_keys=keys,
+                accounts=Accounts(keys, identity_tokens or {}, access_token_ttl_s),
                 options=options,
             )
             undo.pop_all()
         self._seeder = Seeder(self._backend)
         apps = [api_app(self._backend, self._seeder), storage_app(self._backend)]
-        self._hosts = [_Host(app, bound) for app, bound in zip(apps, sockets, strict=True)]
+        self._hosts = [Host(app, bound) for app, bound in zip(apps, sockets, strict=True)]
 
     @property
     def faults(self) -> Faults:
@@ -117,6 +112,13 @@ class DevServer:
     def edit_run(self, entity: str, project: str, run_id: str, **fields: Unpack[RunEdit]) -> None:
         """Replace fields of a run; ``updated_at`` becomes now, ``heartbeat_at`` stays."""
         self._seeder.edit_run(entity, project, run_id, fields)
+
+    def seed_sweep(self, **seed: Unpack[SweepSeed]) -> None:
+        """Make a sweep; its runs name it in ``sweep``.
+
+        See :class:`~wb_ops.devserver.sweeps.SweepSeed` for the fields.
+        """
+        seed_sweep(self._backend, seed)
 
     def set_state(self, entity: str, project: str, run_id: str, state: str) -> None:
         """Put a run into any state, ``crashed`` and ``killed`` among them."""
@@ -166,78 +168,3 @@ class DevServer:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-class _DroppableProtocol(H11Protocol):
-    """Hands the connection to the application, which may have to drop it."""
-
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # uvicorn's own arguments
-        inner: ASGIApp = self.app
-
-        async def app(scope: Scope, receive: Receive, send: Send) -> None:
-            scope[TRANSPORT_KEY] = self.transport
-            await inner(scope, receive, send)
-
-        self.app = app
-
-
-class _Host:
-    """One origin: a bound socket and the thread that serves it."""
-
-    def __init__(self, app: ASGIApp, bound: socket.socket) -> None:
-        config = uvicorn.Config(
-            app,
-            loop="asyncio",
-            http=_DroppableProtocol,
-            ws="none",
-            lifespan="off",
-            log_config=None,
-            log_level="critical",
-            access_log=False,
-            timeout_graceful_shutdown=1,
-        )
-        self._server = _SignalledServer(config)
-        self._socket = bound
-        self._thread = threading.Thread(target=self._serve, name="wb-ops-devserver", daemon=True)
-        self._thread.start()
-        if not self._server.is_up.wait(_START_TIMEOUT_S):
-            raise RuntimeError("the dev server did not start")
-
-    def ask_to_stop(self) -> None:
-        self._server.should_exit = True
-
-    def wait(self) -> None:
-        self._thread.join()
-        self._socket.close()
-
-    def _serve(self) -> None:
-        asyncio.run(self._server.serve(sockets=[self._socket]))
-
-
-class _SignalledServer(uvicorn.Server):
-    """Says when it accepts connections."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self.is_up = threading.Event()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self.is_up.set()
-
-
-def _bind(port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.bind((HOST, port))
-        bound.listen(512)
-    except OSError:
-        bound.close()
-        raise
-    return bound
-
-
-def _url(bound: socket.socket) -> str:
-    return f"http://{HOST}:{bound.getsockname()[1]}"

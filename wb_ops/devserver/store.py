@@ -182,6 +182,7 @@ class Store:
                 "select pk from run where project_pk = ?", (project["pk"],)
             ):
                 self.delete_run(run["pk"])
+            self.database.write("delete from sweep where project_pk = ?", (project["pk"],))
             self.database.write("delete from project where pk = ?", (project["pk"],))
 
     def _mark_project_changed(self, run_pk: int) -> None:
