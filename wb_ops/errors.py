@@ -71,6 +71,8 @@ class WbOpsError(Exception):
 
     Attributes:
         exc: the lower library's exception, if there was one (not carried through pickle).
+        report: what was done until then, where a backfill has written something: a BackfillReport
+            (not carried through pickle).
         operation: the GraphQL operation or the verb, such as "Runs" or "download".
         path: entity/project, entity/project/run, or a warehouse's name. Never a signed URL.
         http_status: the status of the last answer, if one came.
@@ -80,6 +82,7 @@ class WbOpsError(Exception):
     """
 
     kind: ClassVar[AdviceKind] = AdviceKind.NEVER
+    report: Any = None
 
     def __init__(
         self, message: str, exc: BaseException | None = None, **facts: Unpack[Facts]
@@ -106,7 +109,8 @@ class WbOpsError(Exception):
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        state = {name: value for name, value in self.__dict__.items() if name != "exc"}
+        left_out = ("exc", "report", "partial")
+        state = {name: value for name, value in self.__dict__.items() if name not in left_out}
         return _rebuild, (type(self), self.message, state)
 
 
@@ -119,7 +123,13 @@ def _rebuild(cls: type[WbOpsError], message: str, state: dict[str, Any]) -> WbOp
 
 
 class CommError(WbOpsError):
-    """Talking to W&B failed; the subclass says how."""
+    """Talking to W&B failed; the subclass says how.
+
+    Attributes:
+        partial: what a GraphQL answer with errors held as `data` (not carried through pickle).
+    """
+
+    partial: Any = None
 
 
 class _AfterError(WbOpsError):

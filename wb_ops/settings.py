@@ -38,8 +38,14 @@ class Settings:
         timeout_s: seconds without a byte before one request is given up.
         max_wait_s: the longest wait that is slept here; a longer one is raised, so that an
             orchestrator can wait without holding a worker.
-        max_attempts, max_total_s: bounds of the retry loop of one request.
-        max_in_flight: requests at the same time.
+        max_attempts, max_total_s: bounds of the retry loop of one request, and of each answer in
+            it: a body that has not ended after `max_total_s` is given up, a file unless it comes
+            with 64 KiB/s.
+        max_in_flight: requests at the same time, of all threads that use this key.
+        identity_token_file: a JWT in a file, whose access tokens sign instead of an API key.
+        credentials_file: where those access tokens are kept between processes.
+        max_body_bytes: the largest answer that is read, decompressed. A file that goes to the
+            disk may be larger where the server announces its size.
     """
 
     api_key: str = field(repr=False)
@@ -51,6 +57,14 @@ class Settings:
     max_attempts: int = 6
     max_total_s: float = 300.0
     max_in_flight: int = 10
+    identity_token_file: Path | None = None
+    credentials_file: Path | None = None
+    max_body_bytes: int = 2 * 1024**3
+
+    @property
+    def identity(self) -> str:
+        """Who asks, as one text that is a secret: what shares a request limit."""
+        return self.api_key or str(self.identity_token_file)
 
     def __reduce__(self) -> str:
         raise TypeError("Settings hold an API key and are not pickled; resolve them where they run")
@@ -78,15 +92,32 @@ def resolve_settings(
     url = normalize_base_url(
         base_url or environ.get("WANDB_BASE_URL") or stored.get("base_url") or DEFAULT_BASE_URL
     )
+    identity = None if api_key else _identity_files(environ)
     key = api_key or environ.get("WANDB_API_KEY") or _stored_key(url, stored, environ)
     return Settings(
-        api_key=check_key(key, url),
+        api_key="" if identity else check_key(key, url),
+        identity_token_file=identity[0] if identity else None,
+        credentials_file=identity[1] if identity else None,
         base_url=url,
         entity=entity or environ.get("WANDB_ENTITY") or stored.get("entity"),
         project=project or environ.get("WANDB_PROJECT") or stored.get("project"),
         timeout_s=timeout_s or _timeout_s(environ.get("WANDB_HTTP_TIMEOUT")),
         max_wait_s=max_wait_s,
     )
+
+
+def _identity_files(environ: Mapping[str, str]) -> tuple[Path, Path] | None:
+    """The file of the identity token and that of its access tokens, where they are set."""
+    token_file = environ.get("WANDB_IDENTITY_TOKEN_FILE")
+    if not token_file:
+        return None
+    if environ.get("WANDB_API_KEY"):
+        raise AuthenticationFailed(
+            "WANDB_API_KEY and WANDB_IDENTITY_TOKEN_FILE are both set: unset one of them."
+        )
+    kept = environ.get("WANDB_CREDENTIALS_FILE")
+    usual = _home(environ) / ".config" / "wandb" / "credentials.json"
+    return Path(token_file), Path(kept) if kept else usual
 
 
 def _timeout_s(text: str | None) -> float:
@@ -194,19 +225,24 @@ def _netrc_path(environ: Mapping[str, str]) -> Path | None:
     if named := environ.get("NETRC"):
         candidates = [Path(named).expanduser()]
     else:
-        home = Path(environ.get("HOME") or Path.home())
-        candidates = [home / ".netrc", home / "_netrc"]
+        candidates = [_home(environ) / ".netrc", _home(environ) / "_netrc"]
     return next((path for path in candidates if path.is_file()), None)
 
 
 def _read_settings_files(environ: Mapping[str, str]) -> dict[str, str]:
-    home = Path(environ.get("HOME") or Path.home())
-    config_dir = Path(environ.get("WANDB_CONFIG_DIR") or home / ".config" / "wandb")
     parser = configparser.ConfigParser(interpolation=None)
     try:
         local = Path(environ.get("WANDB_DIR") or ".") / "wandb" / "settings"
-        parser.read([config_dir / "settings", local])
+        parser.read([_config_dir(environ) / "settings", local])
     except (OSError, configparser.Error, UnicodeDecodeError) as exc:
         warnings.warn(f"W&B's settings file is unreadable: {type(exc).__name__}", stacklevel=3)
         return {}
     return dict(parser["default"]) if parser.has_section("default") else {}
+
+
+def _config_dir(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("WANDB_CONFIG_DIR") or _home(environ) / ".config" / "wandb")
+
+
+def _home(environ: Mapping[str, str]) -> Path:
+    return Path(environ.get("HOME") or Path.home())

@@ -38,7 +38,9 @@ def test_nothing_is_an_empty_document(text: str | None):
     assert splice(text, {"a": "1"}) == '{"a": 1}'
 
 
-@pytest.mark.parametrize("text", ["[1]", '{"a" 1}', '{"a": }', '{"a": 1', "text"])
+@pytest.mark.parametrize(
+    "text", ["[1]", '{"a" 1}', '{"a": }', '{"a": 1', "text", '{"a": ' + "[" * 100_000]
+)
 def test_what_is_no_object_is_refused(text: str):
     with pytest.raises(MalformedResponse):
         split_members(text)

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from wb_ops import Api, MalformedResponse
 from wb_ops.client import parts
-from wb_ops.client.history import RawHistory, Selection
 from wb_ops.client.parts import clusters, file_pieces
+from wb_ops.client.raw import RawHistory
+from wb_ops.client.selection import Selection
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.tables.history import to_rows
 

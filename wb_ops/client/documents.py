@@ -30,7 +30,7 @@ def split_members(text: str | None) -> dict[str, str]:
         return {}
     try:
         return _split(text)
-    except (ValueError, IndexError) as exc:
+    except (ValueError, IndexError, RecursionError) as exc:
         raise MalformedResponse("A run's document is not a JSON object.", exc) from exc
 
 

@@ -21,14 +21,31 @@ from wb_ops.errors import (
 )
 
 
+class BodyRefused(requests.exceptions.ContentDecodingError):
+    """An answer that is not read to its end; its text says why and quotes nothing of it."""
+
+
+class BodyTooLate(requests.exceptions.ReadTimeout):
+    """An answer that takes too long; its text says how long."""
+
+
+# What they raise of their own; urllib3 has one that is not an HTTPError of its own.
+FOREIGN = (
+    requests.RequestException,
+    urllib3.exceptions.HTTPError,
+    urllib3.exceptions.ProxySchemeUnsupported,
+)
+
+
 @contextmanager
 def mapped(facts: Facts, *, is_write: bool) -> Iterator[None]:
     """Turn what requests and urllib3 raise into our tree; nothing of theirs gets out."""
     try:
         yield
-    except (requests.RequestException, urllib3.exceptions.HTTPError) as exc:
+    except FOREIGN as exc:
         cls = _error_class(exc)
-        if is_write and cls is not InvalidRequest and not _never_sent(exc):
+        was_sent = isinstance(exc, BodyRefused) or cls is not InvalidRequest
+        if is_write and was_sent and not _never_sent(exc):
             cls = OutcomeUnknown
         description = _describe(exc)
         _scrub(exc, description)
@@ -37,11 +54,15 @@ def mapped(facts: Facts, *, is_write: bool) -> Iterator[None]:
 
 def _error_class(exc: Exception) -> type[CommError]:
     rx = requests.exceptions
+    if isinstance(exc, BodyRefused):
+        return InvalidRequest
     if isinstance(exc, rx.SSLError) and not _is_refused_certificate(exc):
         return ConnectionFailed
     if isinstance(exc, rx.SSLError | rx.InvalidURL | rx.InvalidHeader | rx.TooManyRedirects):
         return InvalidRequest
     if isinstance(exc, rx.MissingSchema | rx.InvalidSchema | rx.InvalidProxyURL):
+        return InvalidRequest
+    if isinstance(exc, urllib3.exceptions.ProxySchemeUnsupported):
         return InvalidRequest
     if isinstance(exc, rx.Timeout | urllib3.exceptions.TimeoutError):
         return RequestTimeout
@@ -83,6 +104,8 @@ def _scrub(exc: Exception, description: str) -> None:
 
 
 def _describe(exc: Exception) -> str:
+    if isinstance(exc, BodyRefused | BodyTooLate):
+        return str(exc)
     inner = exc.args[0] if exc.args else None
     reason = getattr(inner, "reason", inner)
     kind = type(exc).__name__

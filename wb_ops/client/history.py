@@ -9,17 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ThreadPoolExecutor, wait
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from itertools import chain, pairwise
-from tempfile import TemporaryFile
-from typing import IO, Literal
+from dataclasses import dataclass, field
+from functools import partial
+from typing import IO
 
-import pyarrow as pa
-import pyarrow.compute as pc
-
-from wb_ops.client.parts import Piece, clusters, file_pieces, table_piece
+from wb_ops.client.downloads import temporary_file
+from wb_ops.client.exports import download_export, native_file
+from wb_ops.client.live_rows import LiveRows
+from wb_ops.client.parts import Piece, file_pieces, live_piece
+from wb_ops.client.raw import RawHistory, joined
+from wb_ops.client.selection import EVERYTHING, Require, Selection
 from wb_ops.client.source import RunSource
 from wb_ops.client.sources import (
     RUNS_PER_REQUEST,
@@ -28,120 +29,13 @@ from wb_ops.client.sources import (
     fetch_sources,
 )
 from wb_ops.client.windows import read_windows
-from wb_ops.errors import InvalidRequest, MalformedResponse, ServerUnavailable
-from wb_ops.tables.history import MergedHistory, live_table, merge_parts, select_keys
+from wb_ops.errors import InvalidRequest, ServerUnavailable
+
+__all__ = ["HistoryReader", "RawHistory", "Require", "Selection", "joined"]
 
 log = logging.getLogger("wb_ops")
 
 URL_ATTEMPTS = 3
-Require = Literal["any", "all"]
-# Columns that belong to a row whatever keys are asked for.
-_OWN = ("_step", "_timestamp", "_runtime")
-
-
-@dataclass(frozen=True, slots=True)
-class Selection:
-    """Which rows and columns of a history are wanted.
-
-    `keys` None means all; else rows that hold any (or all: `require`) of the keys.
-    `min_step` is included, `max_step` is not.
-    """
-
-    keys: tuple[str, ...] | None = None
-    min_step: int | None = None
-    max_step: int | None = None
-    require: Require = "any"
-
-    @property
-    def columns(self) -> tuple[str, ...] | None:
-        """The columns to read, or None for all."""
-        return None if self.keys is None else (*_OWN, *self.keys)
-
-    def touches(self, first_step: int, last_step: int) -> bool:
-        """Whether any of these steps is wanted."""
-        starts_late = self.max_step is not None and first_step >= self.max_step
-        ends_early = self.min_step is not None and last_step < self.min_step
-        return not (starts_late or ends_early)
-
-    def within(self, table: pa.Table) -> pa.Table:
-        """Keep the rows inside min_step..max_step."""
-        step = pc.cast(table["_step"], pa.int64())
-        if self.min_step is not None:
-            table = table.filter(pc.greater_equal(step, self.min_step))
-            step = pc.cast(table["_step"], pa.int64())
-        return table if self.max_step is None else table.filter(pc.less(step, self.max_step))
-
-
-@dataclass(frozen=True, slots=True)
-class RawHistory:
-    """One run's rows as they came, on this machine: files, and live rows in memory.
-
-    Use it as a context manager: its end removes the files. `source` is parquet, parquet+live,
-    or paged (windows of steps only). `line_count` is the server's count when it was asked.
-    """
-
-    path: str
-    pieces: tuple[Piece, ...]
-    selection: Selection
-    source: str
-    size_bytes: int
-    line_count: int = 0
-    files: tuple[IO[bytes], ...] = field(default=(), repr=False)
-
-    def __enter__(self) -> RawHistory:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self.files:
-            file.close()
-
-    @property
-    def has_overlap(self) -> bool:
-        """Whether a step may be in two files, or in a file and in the live rows."""
-        spans: dict[tuple[float, int], tuple[int, int]] = {}
-        for piece in self.pieces:
-            first, last = spans.get(piece.rank, (piece.first_step, piece.last_step))
-            spans[piece.rank] = min(first, piece.first_step), max(last, piece.last_step)
-        return any(one[1] >= other[0] for one, other in pairwise(sorted(spans.values())))
-
-    def merged(self) -> MergedHistory:
-        """Merge everything into one row a step; later values win per key.
-
-        Raises:
-            MalformedResponse: a row has no usable `_step` (retry: backoff).
-        """
-        return self._merge(self.pieces)
-
-    def iter_merged(self) -> Iterator[MergedHistory]:
-        """Merge group by group, in the order of steps; no step is in two groups.
-
-        Memory holds one group: about 100,000 rows, more only where files overlap.
-
-        Raises:
-            MalformedResponse: a row has no usable `_step` (retry: backoff).
-        """
-        for group in clusters(self.pieces):
-            yield self._merge(group)
-
-    def select(self, table: pa.Table, *, own_columns: bool = False) -> pa.Table:
-        """Apply the keys to a merged table; `own_columns` keeps `_timestamp` and `_runtime`."""
-        keys = self.selection.keys
-        if keys is None:
-            return table
-        selected = select_keys(table, keys, self.selection.require)
-        if not own_columns:
-            return selected
-        kept = table.filter(pc.is_in(table["_step"], value_set=selected["_step"]))
-        return select_keys(kept, (*_OWN[1:], *keys), "any")
-
-    def _merge(self, pieces: Sequence[Piece]) -> MergedHistory:
-        ordered = sorted(pieces, key=lambda piece: (piece.rank, piece.row_group))
-        names = self.selection.columns
-        try:
-            tables = [self.selection.within(piece.read(names)) for piece in ordered]
-            return merge_parts(tables, in_order=True)
-        except (ValueError, OSError) as exc:
-            raise MalformedResponse(f"The rows of {self.path} cannot be read: {exc}", exc) from exc
 
 
 @dataclass(slots=True)
@@ -150,6 +44,7 @@ class HistoryReader:
 
     max_workers: int
     has_parquet: bool = True
+    takes_many: bool = True
     _executor: Executor | None = field(default=None, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
@@ -157,7 +52,7 @@ class HistoryReader:
         self,
         source: RunSource,
         run_id: str,
-        selection: Selection = Selection(),
+        selection: Selection = EVERYTHING,
         sources: HistorySources | None = None,
     ) -> RawHistory:
         """Fetch the files and live rows of one history; one request, and one a file or window.
@@ -181,12 +76,17 @@ class HistoryReader:
         )
 
     def sources_of(self, source: RunSource, run_ids: Sequence[str]) -> dict[str, HistorySources]:
-        """Ask for the sources of many runs in few requests, where the server takes that."""
-        if not self.has_parquet or len(run_ids) < 2:
-            return {}
+        """Ask for the sources of many runs in few requests, where the server takes that.
+
+        What is not in the answer is asked for run by run.
+        """
         found: dict[str, HistorySources] = {}
         for at in range(0, len(run_ids), RUNS_PER_REQUEST):
-            found |= fetch_many_sources(source, run_ids[at : at + RUNS_PER_REQUEST])
+            some = run_ids[at : at + RUNS_PER_REQUEST]
+            if self.has_parquet and self.takes_many and len(some) > 1:
+                answer = fetch_many_sources(source, some)
+                self.takes_many = answer is not None
+                found |= answer or {}
         return found
 
     def close(self) -> None:
@@ -217,94 +117,78 @@ class HistoryReader:
         self, source: RunSource, run_id: str, selection: Selection, found: HistorySources
     ) -> RawHistory | None:
         """Read from these sources; None if a signed URL of them has expired."""
+        path = f"{source.path}/{run_id}"
         with ExitStack() as opened:
-            files = self._download(source, run_id, found.urls, opened)
-            if files is None:
+            # Unlinked from the start: they are gone with this process, however that ends.
+            files = [opened.enter_context(temporary_file()) for _ in found.urls]
+            sizes = self._download(source, files, found.urls, path, selection.columns)
+            if None in sizes:
                 return None
-            live = self._live(source, run_id, selection, found)
-            raw = _raw(f"{source.path}/{run_id}", files, live, selection, found)
+            live = LiveRows()
+            opened.callback(live.close)
+            pieces = [
+                piece
+                for number, file in enumerate(files)
+                for piece in file_pieces(native_file(file), path, number)
+            ]
+            pieces += self._live(live, source, run_id, selection, found)
             # From here on the history closes its files.
             opened.pop_all()
-        return raw
+        return RawHistory(
+            path,
+            tuple(one for one in pieces if selection.touches(one.first_step, one.last_step)),
+            selection,
+            _name(found, live),
+            sum(size or 0 for size in sizes) + live.size_bytes,
+            found.line_count,
+            tuple(files),
+            live,
+        )
 
     def _download(
-        self, source: RunSource, run_id: str, urls: Sequence[str], opened: ExitStack
-    ) -> list[IO[bytes]] | None:
-        path = f"{source.path}/{run_id}"
-        # Unlinked from the start: they are gone with this process, however that ends.
-        files: list[IO[bytes]] = []
-        for _ in urls:
-            file = TemporaryFile(prefix="wb_ops-")  # noqa: SIM115 - `opened` closes it
-            files.append(opened.enter_context(file))
-        fetch = source.transport.download_to
-        done = [
-            self._pool().submit(fetch, file, url, path)
-            for file, url in zip(files, urls, strict=True)
-        ]
-        # All of them have ended before a file is closed.
-        wait(done)
-        return files if all(future.result() for future in done) else None
+        self,
+        source: RunSource,
+        files: Sequence[IO[bytes]],
+        urls: Sequence[str],
+        path: str,
+        names: Sequence[str] | None,
+    ) -> list[int | None]:
+        """Fill the files; gives the bytes of each, None for a URL that is refused."""
+        pairs = list(zip(files, urls, strict=True))
+        fetch = partial(download_export, source.transport, path=path, names=names)
+        if len(pairs) == 1:
+            return [fetch(*pairs[0])]
+        done: list[Future[int | None]] = [self._pool().submit(fetch, *pair) for pair in pairs]
+        try:
+            return [future.result() for future in done]
+        finally:
+            # All of them have ended before a file is closed, also where this was interrupted.
+            for future in done:
+                future.cancel()
+            wait(done)
 
     def _live(
-        self, source: RunSource, run_id: str, selection: Selection, found: HistorySources
-    ) -> list[str]:
+        self,
+        live: LiveRows,
+        source: RunSource,
+        run_id: str,
+        selection: Selection,
+        found: HistorySources,
+    ) -> Iterator[Piece]:
         if found.first_live_step is None:
-            return []
+            return
         first, last = found.first_live_step, found.last_step
         if selection.min_step is not None:
             first = max(first, selection.min_step)
         if selection.max_step is not None:
-            last = min(selection.max_step - 1, selection.max_step if last is None else last)
-        windows = read_windows(self._pool(), source, run_id, first, last, found.line_count)
-        return list(chain.from_iterable(windows))
+            last = selection.max_step - 1 if last is None else min(selection.max_step - 1, last)
+        rows = found.line_count if found.live_rows is None else found.live_rows
+        for window in read_windows(self._pool(), source, run_id, first, last, rows):
+            part = live.add(window.rows)
+            yield live_piece(live, part, window.steps, sum(map(len, window.rows)))
 
 
-def _raw(
-    path: str,
-    files: Sequence[IO[bytes]],
-    live: Sequence[str],
-    selection: Selection,
-    found: HistorySources,
-) -> RawHistory:
-    numbered = enumerate(files)
-    pieces = [piece for number, file in numbered for piece in file_pieces(file, path, number)]
-    size_bytes = sum(file.seek(0, 2) for file in files) + sum(map(len, live))
-    if live:
-        pieces.append(_live_piece(live, path))
-    wanted = [piece for piece in pieces if selection.touches(piece.first_step, piece.last_step)]
-    return RawHistory(
-        path,
-        tuple(wanted),
-        selection,
-        _name(found, live),
-        size_bytes,
-        found.line_count,
-        tuple(files),
-    )
-
-
-def _live_piece(rows: Sequence[str], path: str) -> Piece:
-    try:
-        return table_piece(live_table(rows))
-    except (ValueError, KeyError) as exc:
-        raise MalformedResponse(f"The live rows of {path} cannot be read: {exc}", exc) from exc
-
-
-def _name(found: HistorySources, live: Sequence[str]) -> str:
+def _name(found: HistorySources, live: LiveRows) -> str:
     if not found.urls:
         return "paged"
-    return "parquet+live" if live else "parquet"
-
-
-def joined(one: MergedHistory, other: MergedHistory) -> MergedHistory:
-    """Add up the counts of two groups of one history; the table is the first one's."""
-    firsts = [step for step in (one.first_step, other.first_step) if step is not None]
-    lasts = [step for step in (one.last_step, other.last_step) if step is not None]
-    return replace(
-        one,
-        rows_read=one.rows_read + other.rows_read,
-        distinct_steps=one.distinct_steps + other.distinct_steps,
-        overwritten_cells=one.overwritten_cells + other.overwritten_cells,
-        first_step=min(firsts, default=None),
-        last_step=max(lasts, default=None),
-    )
+    return "parquet+live" if live.size_bytes else "parquet"

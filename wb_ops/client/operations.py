@@ -24,12 +24,57 @@ class Operation:
 
 
 RUN_FIELDS = """
-  id name displayName state group jobType sweepName tags notes commit readOnly
+  id name displayName state group jobType sweepName tags notes description commit readOnly
   createdAt heartbeatAt historyLineCount historyKeys config summaryMetrics
   user { name username }
 """
 
-VIEWER = "query Viewer { viewer { id entity username email teams { edges { node { name } } } } }"
+USER_FIELDS = """
+  id name username email admin entity deletedAt teams { edges { node { name } } }
+"""
+
+VIEWER = f"query Viewer {{ viewer {{ {USER_FIELDS} }} }}"
+
+_PROJECT_FIELDS = f"id name createdAt isBenchmark user {{ {USER_FIELDS} }}"
+
+PROJECT = f"""
+query GetProject($entity: String!, $project: String!) {{
+  project(name: $project, entityName: $entity) {{ {_PROJECT_FIELDS} }}
+}}
+"""
+
+PROJECTS = f"""
+query GetProjects($entity: String, $cursor: String, $perPage: Int) {{
+  models(entityName: $entity, after: $cursor, first: $perPage) {{
+    edges {{ node {{ {_PROJECT_FIELDS} }} }}
+    pageInfo {{ endCursor hasNextPage }}
+  }}
+}}
+"""
+
+_SWEEP_FIELDS = """
+  id name displayName method state description bestLoss config createdAt updatedAt
+  runCount runCountExpected
+"""
+
+SWEEP = f"""
+query GetSweep($entity: String!, $project: String!, $name: String!) {{
+  project(name: $project, entityName: $entity) {{
+    sweep(sweepName: $name) {{ {_SWEEP_FIELDS} }}
+  }}
+}}
+"""
+
+SWEEPS = f"""
+query GetSweeps($entity: String!, $project: String!, $cursor: String, $perPage: Int) {{
+  project(name: $project, entityName: $entity) {{
+    sweeps(after: $cursor, first: $perPage) {{
+      edges {{ node {{ {_SWEEP_FIELDS} }} }}
+      pageInfo {{ endCursor hasNextPage }}
+    }}
+  }}
+}}
+"""
 
 RUNS = f"""
 query Runs($entity: String!, $project: String!, $cursor: String, $perPage: Int,
@@ -44,12 +89,42 @@ query Runs($entity: String!, $project: String!, $cursor: String, $perPage: Int,
 }}
 """
 
+# The place of a run whose fields cannot be read: what it is called, and the cursor after it.
+RUN_NAMES = """
+query RunNames($entity: String!, $project: String!, $cursor: String, $perPage: Int,
+               $order: String, $filters: JSONString) {
+  project(name: $project, entityName: $entity) {
+    runs(filters: $filters, after: $cursor, first: $perPage, order: $order) {
+      edges { node { id name } cursor }
+      pageInfo { endCursor hasNextPage }
+    }
+  }
+}
+"""
+
 RUN = f"""
 query Run($entity: String!, $project: String!, $name: String!) {{
   project(name: $project, entityName: $entity) {{
     run(name: $name) {{ {RUN_FIELDS} }}
   }}
 }}
+"""
+
+# Not part of a listing: nearly nobody reads it, and it is as large as a summary.
+SYSTEM_METRICS = """
+query RunSystemMetrics($entity: String!, $project: String!, $name: String!) {
+  project(name: $project, entityName: $entity) {
+    run(name: $name) { systemMetrics }
+  }
+}
+"""
+
+RUN_STATE = """
+query RunState($entity: String!, $project: String!, $name: String!) {
+  project(name: $project, entityName: $entity) {
+    run(name: $name) { state }
+  }
+}
 """
 
 HISTORY_SOURCES = """
@@ -108,10 +183,10 @@ query RunEvents($entity: String!, $project: String!, $name: String!, $samples: I
 
 FILES = """
 query RunFiles($entity: String!, $project: String!, $name: String!, $fileCursor: String,
-               $fileLimit: Int, $fileNames: [String]) {
+               $fileLimit: Int, $fileNames: [String], $pattern: String) {
   project(name: $project, entityName: $entity) {
     run(name: $name) {
-      files(names: $fileNames, after: $fileCursor, first: $fileLimit) {
+      files(names: $fileNames, after: $fileCursor, first: $fileLimit, pattern: $pattern) {
         edges { node { id name url directUrl sizeBytes mimetype updatedAt md5 } cursor }
         pageInfo { endCursor hasNextPage }
       }

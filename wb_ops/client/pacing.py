@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
@@ -25,12 +27,19 @@ class RequestBudget:
         self._clock = clock
         self._lock = threading.Lock()
         self._not_before = 0.0
+        self._place = threading.Condition()
+        self._in_flight = 0
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
         """Note what an answer says about the time of the next request."""
         if (wait_s := asked_wait_s(status, headers)) is not None:
             with self._lock:
                 self._not_before = max(self._not_before, self._clock() + wait_s)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request may be sent now."""
+        return self._wait_s() <= 0
 
     def take(self, sleep: Callable[[float], None], max_wait_s: float) -> float:
         """Return when a request may be sent; other threads' findings count too.
@@ -52,20 +61,50 @@ class RequestBudget:
             sleep(wait_s)
         return waited_s
 
+    @property
+    def wait_s(self) -> float:
+        """Seconds until a request may be sent; 0 where one may be sent now."""
+        return max(0.0, self._wait_s())
+
+    @contextmanager
+    def slot(self, max_in_flight: int) -> Iterator[None]:
+        """Hold one of the process's places for a request on its way; waits for a free one."""
+        with self._place:
+            self._place.wait_for(lambda: self._in_flight < max_in_flight)
+            self._in_flight += 1
+        try:
+            yield
+        finally:
+            with self._place:
+                self._in_flight -= 1
+                self._place.notify_all()
+
     def _wait_s(self) -> float:
         with self._lock:
             return self._not_before - self._clock()
 
 
-_budgets: dict[tuple[str, bytes], RequestBudget] = {}
+_budgets: dict[tuple[str, bytes, Callable[[], float]], RequestBudget] = {}
 _budgets_lock = threading.Lock()
 
 
-def shared_budget(base_url: str, api_key: str) -> RequestBudget:
-    """Return this process's budget for one key on one server."""
-    name = (base_url, hashlib.sha256(api_key.encode()).digest())
+def shared_budget(
+    base_url: str, identity: str, clock: Callable[[], float] = time.monotonic
+) -> RequestBudget:
+    """Return this process's budget for one key on one server, by one clock."""
+    name = (base_url, hashlib.sha256(identity.encode()).digest(), clock)
     with _budgets_lock:
-        return _budgets.setdefault(name, RequestBudget())
+        return _budgets.setdefault(name, RequestBudget(clock))
+
+
+def _forget_budgets() -> None:
+    """A forked child has none of its parent's threads, whose requests would count for ever."""
+    global _budgets, _budgets_lock
+    _budgets, _budgets_lock = {}, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_budgets)
 
 
 def asked_wait_s(status: int, headers: Mapping[str, str]) -> float | None:

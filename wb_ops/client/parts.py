@@ -4,46 +4,91 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import IO
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from wb_ops.client.live_rows import LiveRows
 from wb_ops.errors import MalformedResponse
 
-# Small pieces are merged together up to about this many rows.
+# Small pieces are merged together up to about this many rows, or cells where rows are wide.
 ROWS_PER_MERGE = 100_000
+CELLS_PER_MERGE = 4_000_000
+# Text of a live row that weighs as much as a cell of a column.
+CHARS_PER_CELL = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Rows of one history whose steps lie in first_step..last_step; read when asked for.
 
-    A piece is a row group of a file, or a table that is in memory already (live rows). Of the
-    values of one step that of the highest `rank` counts: files by their first step, then live
-    rows; within a file its row groups in order.
+    A piece is a row group of a file or a chunk of live rows, the `part`th. Of the values of one
+    step that of the highest `rank` counts: files by their first step, then live rows; within a
+    file or the live rows the parts in order. `cells` is about what it takes in memory.
     """
 
     first_step: int
     last_step: int
     rows: int
+    cells: int
+    part: int = 0
     rank: tuple[float, int] = (float("inf"), 0)
-    table: pa.Table | None = None
+    live: LiveRows | None = field(default=None, repr=False)
     file: pq.ParquetFile | None = field(default=None, repr=False)
-    row_group: int = 0
 
     def read(self, names: Sequence[str] | None) -> pa.Table:
-        """Read the piece, of its columns those in `names` (None: all)."""
-        if self.table is not None:
-            return self.table
+        """Read a row group, of its columns those in `names` (None: all)."""
+        return self._file.read_row_group(self.part, columns=self._chosen(names))
+
+    def read_live(self) -> Sequence[str]:
+        """Read a chunk of live rows."""
+        assert self.live is not None  # noqa: S101 - a piece has one or the other
+        return self.live.read(self.part)
+
+    def iter_tables(self, names: Sequence[str] | None) -> Iterator[pa.Table]:
+        """Read a row group, in slices where it is large and its steps increase strictly."""
+        most_rows = self._rows_per_slice(names)
+        if self.rows <= 2 * most_rows or not self._is_increasing():
+            yield self.read(names)
+            return
+        chosen = self._chosen(names)
+        for batch in self._file.iter_batches(most_rows, row_groups=[self.part], columns=chosen):
+            # A batch knows nothing of the marks in the schema.
+            table = pa.Table.from_batches([batch])
+            yield table.replace_schema_metadata(self._file.schema_arrow.metadata)
+
+    def field(self, name: str) -> pa.Field:
+        """Describe a column of the row group."""
+        return self._file.schema_arrow.field(name)
+
+    def bounds(self, name: str) -> tuple[Any, Any] | None:
+        """The lowest and highest value of a column, where the file says."""
+        return _statistics(self._file, self.part, name)
+
+    def column_names(self, names: Sequence[str] | None) -> list[str]:
+        """The columns of the row group that are in `names` (None: all)."""
+        held: list[str] = self._file.schema_arrow.names
+        return held if names is None else [name for name in held if name in set(names)]
+
+    @property
+    def _file(self) -> pq.ParquetFile:
         assert self.file is not None  # noqa: S101 - a piece has one or the other
-        held = self.file.schema_arrow.names
-        chosen = None if names is None else [name for name in held if name in set(names)]
-        return self.file.read_row_group(self.row_group, columns=chosen)
+        return self.file
+
+    def _chosen(self, names: Sequence[str] | None) -> list[str] | None:
+        return None if names is None else self.column_names(names)
+
+    def _rows_per_slice(self, names: Sequence[str] | None) -> int:
+        return min(ROWS_PER_MERGE, CELLS_PER_MERGE // max(1, len(self.column_names(names))))
+
+    def _is_increasing(self) -> bool:
+        steps = self.read(["_step"])["_step"].to_numpy()
+        return bool((steps[1:] > steps[:-1]).all())
 
 
-def file_pieces(content: IO[bytes], path: str, number: int = 0) -> list[Piece]:
+def file_pieces(content: IO[bytes] | pa.NativeFile, path: str, number: int = 0) -> list[Piece]:
     """Cut a downloaded parquet file, the `number`th of its run, into its row groups.
 
     Raises:
@@ -61,10 +106,10 @@ def file_pieces(content: IO[bytes], path: str, number: int = 0) -> list[Piece]:
     return [replace(piece, rank=(first_step, number)) for piece in pieces]
 
 
-def table_piece(table: pa.Table) -> Piece:
-    """A piece of rows that are in memory; the table has a column `_step` and a row."""
-    bounds = pc.min_max(pc.cast(table["_step"], pa.int64())).as_py()
-    return Piece(bounds["min"], bounds["max"], table.num_rows, table=table)
+def live_piece(live: LiveRows, part: int, steps: Sequence[int], size_bytes: int) -> Piece:
+    """A chunk of live rows; `steps` are those of its rows."""
+    cells = size_bytes // CHARS_PER_CELL
+    return Piece(min(steps), max(steps), len(steps), cells, part, live=live)
 
 
 def clusters(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -77,7 +122,7 @@ def clusters(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     for piece in sorted(pieces, key=lambda piece: (piece.first_step, piece.last_step)):
         ends = max((one.last_step for one in group), default=piece.first_step)
         is_apart = piece.first_step > ends
-        if group and is_apart and sum(one.rows for one in group) >= ROWS_PER_MERGE:
+        if group and is_apart and _is_enough(group):
             yield group
             group = []
         group.append(piece)
@@ -85,22 +130,36 @@ def clusters(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
         yield group
 
 
+def _is_enough(group: Sequence[Piece]) -> bool:
+    rows = sum(piece.rows for piece in group)
+    return rows >= ROWS_PER_MERGE or sum(piece.cells for piece in group) >= CELLS_PER_MERGE
+
+
 def _row_group(file: pq.ParquetFile, group: int) -> Piece | None:
     rows = file.metadata.row_group(group).num_rows
     if rows == 0:
         return None
-    bounds = _statistics(file, group) or _read_bounds(file, group)
-    return Piece(int(bounds[0]), int(bounds[1]), rows, file=file, row_group=group)
+    bounds = _step_bounds(file, group)
+    cells = rows * file.metadata.num_columns
+    return Piece(int(bounds[0]), int(bounds[1]), rows, cells, group, file=file)
 
 
-def _statistics(file: pq.ParquetFile, group: int) -> tuple[float, float] | None:
+def _step_bounds(file: pq.ParquetFile, group: int) -> tuple[float, float]:
+    return _statistics(file, group, "_step", may_be_null=False) or _read_bounds(file, group)
+
+
+def _statistics(
+    file: pq.ParquetFile, group: int, name: str, *, may_be_null: bool = True
+) -> tuple[Any, Any] | None:
     metadata = file.metadata.row_group(group)
     columns = (metadata.column(index) for index in range(metadata.num_columns))
-    steps = next((column for column in columns if column.path_in_schema == "_step"), None)
-    if steps is None:
-        raise KeyError("_step")
-    statistics = steps.statistics
-    if statistics is None or not statistics.has_min_max or statistics.null_count:
+    column = next((column for column in columns if column.path_in_schema == name), None)
+    if column is None:
+        raise KeyError(name)
+    statistics = column.statistics
+    if statistics is None or not statistics.has_min_max:
+        return None
+    if statistics.null_count and not may_be_null:
         return None
     return statistics.min, statistics.max
 

@@ -21,6 +21,7 @@ from wb_ops.errors import (
     RequestTimeout,
     ServerUnavailable,
 )
+from wb_ops.tables.values import parse_document
 
 MAX_MESSAGE_CHARS = 500
 
@@ -74,11 +75,12 @@ _REMEDIES: dict[type[CommError], str] = {
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """One answer, read to its end."""
+    """One answer, read to its end. `is_ours`: it is from W&B itself, not from a storage."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
+    is_ours: bool = True
 
     @property
     def request_id(self) -> str | None:
@@ -96,17 +98,39 @@ def read_graphql(response: Response, facts: Facts, *, is_write: bool) -> dict[st
     if not 200 <= response.status < 300:
         raise status_error(response, facts, is_write=is_write)
     try:
-        answer = json.loads(response.body)
+        answer, _ = parse_document(response.body)
     except ValueError as exc:
         raise _unreadable("is not JSON", facts, is_write, exc) from exc
     if not isinstance(answer, dict):
         raise _unreadable("is not a JSON object", facts, is_write, None)
     if messages := _messages(answer):
-        raise _message_error("; ".join(messages), response, facts)
+        error = _message_error("; ".join(messages), response, facts, is_write=is_write)
+        error.partial = answer.get("data")
+        raise error
     data = answer.get("data")
     if not isinstance(data, dict):
         raise _unreadable("has neither data nor errors", facts, is_write, None)
     return data
+
+
+def read_token(response: Response, facts: Facts) -> dict[str, Any]:
+    """Return `access_token` and `expires_in` of the answer to an exchange of tokens.
+
+    Raises:
+        AuthenticationFailed: W&B does not take the identity token (retry: never).
+        CommError: else by the design's table.
+    """
+    facts = {**facts, "http_status": response.status, "request_id": response.request_id}
+    if 400 <= response.status < 500 and response.status not in (408, 429):
+        text = _error_text(response.body)
+        raise AuthenticationFailed(f"W&B does not take the identity token. {text}".strip(), **facts)
+    if response.status != 200:
+        raise status_error(response, facts)
+    try:
+        answer = json.loads(response.body)
+        return {"access_token": answer["access_token"], "expires_in": float(answer["expires_in"])}
+    except (ValueError, TypeError, KeyError) as exc:
+        raise _unreadable("holds no access token", facts, False, None) from exc
 
 
 def status_error(response: Response, facts: Facts, *, is_write: bool = False) -> CommError:
@@ -129,7 +153,9 @@ def missing(kind: str, facts: Facts) -> NotFound:
     return NotFound(f"No such {kind}: {facts.get('path')}. {_REMEDIES[NotFound]}", **facts)
 
 
-def _message_error(text: str, response: Response, facts: Facts) -> CommError:
+def _message_error(
+    text: str, response: Response, facts: Facts, *, is_write: bool = False
+) -> CommError:
     lowered = text.lower()
     cls = next(
         (cls for words, cls in _MESSAGE_ERRORS if any(word in lowered for word in words)),
@@ -137,6 +163,9 @@ def _message_error(text: str, response: Response, facts: Facts) -> CommError:
     )
     if cls is RateLimited:
         facts = {**facts, "retry_after_s": asked_wait_s(429, response.headers)}
+    if is_write and cls in (RateLimited, ServerUnavailable):
+        # Some of the writes in the request may have been carried out: it is not sent again blind.
+        cls = OutcomeUnknown
     message = f"{facts.get('operation')} {facts.get('path') or ''}: {_cut(text)}"
     return cls(f"{message} {_REMEDIES.get(cls, '')}".strip(), **facts)
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from wb_ops.client.documents import dump_value
-from wb_ops.client.files import File, fetch_file, iter_files
+from wb_ops.client.files import FILES_PER_PAGE, File, Files, fetch_file
 from wb_ops.client.history import HistoryReader, Require, Selection
-from wb_ops.client.sampled import sampled_history
+from wb_ops.client.operations import RUN_STATE
+from wb_ops.client.run_fields import RunFields
+from wb_ops.client.sampled import require_list, sampled_history
 from wb_ops.client.source import Node, RunSource
 from wb_ops.client.summary import Summary
 from wb_ops.client.writing import Change, write_changes
@@ -23,8 +24,7 @@ from wb_ops.errors import (
     NotFound,
     OutcomeUnknown,
 )
-from wb_ops.settings import project_url
-from wb_ops.tables.runs import OPEN_STATES, last_step, parse_server_time, unwrap_config
+from wb_ops.tables.runs import OPEN_STATES, unwrap_config
 from wb_ops.tables.values import parse_json
 
 if TYPE_CHECKING:
@@ -36,22 +36,20 @@ log = logging.getLogger("wb_ops")
 # An attribute of Run that can be set -> the input field that carries it.
 _FIELDS = {
     "name": "displayName",
-    "tags": "tags",
     "notes": "notes",
     "group": "groupName",
     "job_type": "jobType",
 }
 
 
-class Run:
+class Run(RunFields):
     """One W&B run, as it was when it was read.
 
     `id` is the run id in its URL; `name` is the display name.
     """
 
     def __init__(self, source: RunSource, reader: HistoryReader, node: Node) -> None:
-        self._source = source
-        self._reader = reader
+        super().__init__(source, reader, node)
         self._load(node)
 
     def _load(self, node: Node) -> None:
@@ -65,87 +63,6 @@ class Run:
         self.notes: str | None = node.get("notes")
         self.group: str | None = node.get("group")
         self.job_type: str | None = node.get("jobType")
-
-    def __repr__(self) -> str:
-        return f"<Run {'/'.join(self.path)} ({self.state})>"
-
-    @property
-    def id(self) -> str:
-        """The run id, unique in its project."""
-        return str(self._node["name"])
-
-    @property
-    def storage_id(self) -> str:
-        """The server's global id, which writes address."""
-        return str(self._node["id"])
-
-    @property
-    def entity(self) -> str:
-        """The team or user that owns the project."""
-        return self._source.entity
-
-    @property
-    def project(self) -> str:
-        """The project's name."""
-        return self._source.project
-
-    @property
-    def path(self) -> list[str]:
-        """[entity, project, run id]."""
-        return [self.entity, self.project, self.id]
-
-    @property
-    def url(self) -> str:
-        """The run's page on the server that it was read from."""
-        base_url = self._source.transport.settings.base_url
-        page = project_url(base_url, self.entity, self.project)
-        return f"{page}/runs/{quote(self.id, safe='')}"
-
-    @property
-    def state(self) -> str:
-        """running, finished, failed, crashed, killed, pending, preempting, preempted, or newer."""
-        return str(self._node.get("state") or "unknown")
-
-    @property
-    def commit(self) -> str | None:
-        """The git commit that the run was started from."""
-        return self._node.get("commit")
-
-    @property
-    def created_at(self) -> datetime | None:
-        """When the run was created, UTC, by the server's clock."""
-        return _time(self._node.get("createdAt"))
-
-    @property
-    def heartbeat_at(self) -> datetime | None:
-        """When the run last wrote, UTC, by the server's clock; a later edit does not move it."""
-        return _time(self._node.get("heartbeatAt"))
-
-    @property
-    def username(self) -> str | None:
-        """Who started the run; None for a deleted account."""
-        return (self._node.get("user") or {}).get("username")
-
-    @property
-    def sweep_name(self) -> str | None:
-        """The id of the sweep that the run belongs to."""
-        return self._node.get("sweepName")
-
-    @property
-    def read_only(self) -> bool:
-        """Whether the server refuses changes with this key."""
-        return bool(self._node.get("readOnly"))
-
-    @property
-    def history_line_count(self) -> int:
-        """How many history rows the server counted when this run was read."""
-        return int(self._node.get("historyLineCount") or 0)
-
-    @property
-    def lastHistoryStep(self) -> int:
-        """The last step the server knows of, or -1."""
-        step = last_step(self._node.get("historyKeys"))
-        return -1 if step is None else step
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -195,8 +112,7 @@ class Run:
                 counts, or the run still logs (retry: backoff).
             CommError: by the table in `errors`.
         """
-        chosen = None if keys is None else tuple(keys)
-        selection = Selection(chosen, min_step, max_step, require)
+        selection = Selection(_keys(keys), min_step, max_step, require)
         with self._reader.read(self._source, self.id, selection) as raw:
             merged = raw.merged()
             if require_complete:
@@ -221,16 +137,17 @@ class Run:
         min_step: int | None = None,
         max_step: int | None = None,
         require: Require = "any",
+        use_cache: bool = True,
     ) -> Iterator[dict[str, Any]]:
         """Yield every logged row as a dict of what was logged; the same rows as `history_table`.
 
-        Lazy: memory holds about 100,000 rows of the history at a time, and `page_size` rows are
-        turned into Python values at a time.
+        `use_cache` is taken for the sake of W&B's signature: nothing is cached here, so that an
+        old copy is never read. Lazy: memory holds about 100,000 rows of the history at a time,
+        and `page_size` rows are turned into Python values at a time.
         """
         from wb_ops.tables.history import to_rows
 
-        chosen = None if keys is None else tuple(keys)
-        selection = Selection(chosen, min_step, max_step, require)
+        selection = Selection(_keys(keys), min_step, max_step, require)
         with self._reader.read(self._source, self.id, selection) as raw:
             for merged in raw.iter_merged():
                 table = raw.select(merged.table)
@@ -265,17 +182,49 @@ class Run:
         """
         return fetch_file(self._source, self.id, name)
 
-    def files(self) -> Iterator[File]:
-        """Yield the run's files lazily."""
-        return iter_files(self._source, self.id)
+    def files(
+        self,
+        names: Sequence[str] | None = None,
+        pattern: str | None = None,
+        per_page: int = FILES_PER_PAGE,
+    ) -> Files:
+        """Return the run's files, list-like and lazy, `per_page` a request.
 
-    def update(self) -> None:
-        """Write what was changed on this object: name, tags, notes, group, job_type, config.
+        `names` are exact; `pattern` is SQL's LIKE: "%.json" are the files that end so.
+        """
+        return Files(self._source, self.id, names, pattern, per_page)
 
-        Only changed fields are sent, changed config keys are merged into the config as it is
-        now, and the result is read back. Three requests. The summary has its own `update()`.
+    def load(self, force: bool = False) -> dict[str, Any]:
+        """Read the run anew with `force`; one request. Unsaved changes of fields are forgotten.
+
+        Returns:
+            The server's fields as they came.
+        """
+        if force:
+            for name in ("metadata", "sweep", "system_metrics"):
+                self.__dict__.pop(name, None)
+            self._load(self._source.fetch_node(self.id))
+        return self._node
+
+    def wait_until_finished(self, poll_s: float = 5.0) -> None:
+        """Return when the run has ended, in whatever way; one request each `poll_s` seconds.
+
+        It holds its thread: orchestrators have sensors and triggers for this.
+        """
+        operation = self._source.operation("RunState", RUN_STATE, name=self.id)
+        while (state := self._source.fetch_run_fields(operation).get("state")) in OPEN_STATES:
+            time.sleep(poll_s)
+        self._node = {**self._node, "state": state}
+
+    def update(self, *, include_running: bool = False) -> None:
+        """Write what was changed: name, tags, notes, group, job_type, config, summary.
+
+        Only changed fields are sent, changed keys of config and summary are merged into both as
+        they are now, and the result is read back. Three requests, none without a change.
 
         Raises:
+            InvalidRequest: the run still runs, and `include_running` is not given: what it writes
+                itself would replace the change, or be replaced by it (retry: never).
             OutcomeUnknown: the change is not what is read back (retry: verify).
         """
         fields = {
@@ -283,38 +232,57 @@ class Run:
             for name, sent in _FIELDS.items()
             if getattr(self, name) != self._as_read(sent)
         }
+        tags = self._node.get("tags") or []
+        added = tuple(dict.fromkeys(tag for tag in self.tags if tag not in tags))
+        taken_off = frozenset(tags) - frozenset(self.tags)
         before = {name: dump_value(value) for name, value in self._read_config().items()}
         now = {name: dump_value(value) for name, value in self.config.items()}
         changed = {name: text for name, text in now.items() if before.get(name) != text}
         removed = frozenset(before) - frozenset(now)
-        if fields or changed or removed:
-            change = Change(self.id, config=changed, removed_config=removed, fields=fields)
-            self._load(self._write(change))
+        summary, gone = self.summary.changes()
+        if fields or added or taken_off or changed or removed or summary or gone:
+            change = Change(
+                self.id,
+                summary=summary,
+                removed=frozenset(gone),
+                config=changed,
+                removed_config=removed,
+                added_tags=added,
+                removed_tags=taken_off,
+                fields=fields,
+            )
+            node = self._write(change, include_running=include_running)
+            self.summary.take(node.get("summaryMetrics"))
+            self._load(node)
 
-    def _merged_tags(self, now: Sequence[str]) -> list[str]:
-        """The tags as they are on the server, with those added and removed here."""
-        before = self._node.get("tags") or []
-        kept = [tag for tag in now if tag in self.tags or tag not in before]
-        return kept + [tag for tag in self.tags if tag not in kept and tag not in before]
+    save = update
 
     def _as_read(self, sent: str) -> object:
-        name = "group" if sent == "groupName" else sent
-        value = self._node.get(name)
-        return list(value or []) if sent == "tags" else value
+        return self._node.get("group" if sent == "groupName" else sent)
 
-    def _write_summary(self, changes: dict[str, str], removed: set[str]) -> str | None:
-        node = self._write(Change(self.id, summary=changes, removed=frozenset(removed)))
+    def _write_summary(
+        self, changes: dict[str, str], removed: set[str], include_running: bool
+    ) -> str | None:
+        change = Change(self.id, summary=changes, removed=frozenset(removed))
+        node = self._write(change, include_running=include_running)
         self._node = node
         text = node.get("summaryMetrics")
         return str(text) if text is not None else None
 
-    def _write(self, change: Change) -> Node:
+    def _write(self, change: Change, *, include_running: bool) -> Node:
         fresh = {self.id: self._source.fetch_node(self.id)}
-        if "tags" in change.fields:
-            merged = self._merged_tags(fresh[self.id].get("tags") or [])
-            change = replace(change, fields={**change.fields, "tags": merged})
-        written = write_changes(self._source.transport, self._source, [change], fresh)[0]
+        written = write_changes(
+            self._source.transport,
+            self._source,
+            [replace(change, include_running=include_running)],
+            fresh,
+        )[0]
         path = "/".join(self.path)
+        if written.error is not None:
+            raise OutcomeUnknown(
+                f"Run {path} cannot be read back: {written.error} Read it later and compare.",
+                path=path,
+            ) from written.error
         if written.node is None:
             raise NotFound(f"Run {path} was deleted while it was written to.", path=path)
         if written.unverified:
@@ -326,5 +294,7 @@ class Run:
         return written.node
 
 
-def _time(text: str | None) -> datetime | None:
-    return parse_server_time(text) if text else None
+def _keys(keys: Sequence[str] | None) -> tuple[str, ...] | None:
+    """The keys that are asked for; none at all means all of them, as in W&B's SDK."""
+    require_list(keys)
+    return tuple(keys) if keys else None

@@ -6,11 +6,12 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from wb_ops.client.history import HistoryReader
 from wb_ops.client.paging import MAX_PAGE_SIZE
 from wb_ops.client.run import Run
+from wb_ops.client.sampled import sampled_history
 from wb_ops.client.source import RunSource
 from wb_ops.errors import CommError, InvalidRequest, MalformedResponse
 
@@ -26,7 +27,11 @@ log = logging.getLogger("wb_ops")
 class Runs(Sequence[Run]):
     """The runs of a project that match, read page by page as they are needed.
 
-    `len()` is the server's count (one request); iterating again reads no page twice.
+    `len()` is the server's count (one request); iterating again reads no page twice. The first
+    page has `per_page` runs; pages grow to 1,000 while answers are quick.
+
+    Attributes:
+        broken: run id -> error, of the runs met so far that the server cannot list.
     """
 
     def __init__(
@@ -41,8 +46,17 @@ class Runs(Sequence[Run]):
             raise InvalidRequest(f"per_page={per_page}: W&B takes 1 to {MAX_PAGE_SIZE}.")
         self._source = source
         self._reader = reader
-        self._list = partial(source.iter_nodes, filters, order, per_page, self._set_count)
-        self._pending = self._list()
+        self.broken: dict[str, CommError] = {}
+        self._list = partial(
+            source.iter_nodes,
+            filters,
+            order,
+            on_count=self._set_count,
+            on_broken=self.broken.__setitem__,
+            largest_page=MAX_PAGE_SIZE,
+        )
+        self._per_page = per_page
+        self._pending = self._list(page_size=per_page)
         self._loaded: list[Run] = []
         self._count: int | None = None
 
@@ -59,7 +73,7 @@ class Runs(Sequence[Run]):
         while self._load_up_to(at + 1):
             yield self._loaded[at]
             at += 1
-        if self._count is not None and at != self._count:
+        if self._count is not None and at + len(self.broken) != self._count:
             log.warning(
                 "%s: listed %d runs, the server counts %d (runs came or went meanwhile, or some "
                 "are hidden from this key)",
@@ -80,9 +94,14 @@ class Runs(Sequence[Run]):
         return self._loaded[index]
 
     def to_arrow(self) -> pa.Table:
-        """Return all runs in the canonical schema of table `runs` (config and summary as JSON)."""
+        """Return all runs in the canonical schema of table `runs` (config and summary as JSON).
+
+        One request for 1,000 runs, where none was read before.
+        """
         from wb_ops.tables.runs import runs_table
 
+        if self._count is None:
+            self._pending = self._list(page_size=MAX_PAGE_SIZE)
         nodes = [run._node for run in self]
         try:
             return runs_table(
@@ -98,11 +117,37 @@ class Runs(Sequence[Run]):
         frame: pd.DataFrame = self.to_arrow().to_pandas()
         return frame
 
+    def histories(
+        self,
+        samples: int = 500,
+        keys: Sequence[str] | None = None,
+        x_axis: str = "_step",
+        format: Literal["default", "pandas"] = "default",  # noqa: A002 - W&B's name
+        stream: str = "default",
+    ) -> list[dict[str, Any]] | pd.DataFrame:
+        """Return about `samples` rows a run, **sampled by the server**; one request a run.
+
+        Each row has its `run_id`. Arguments as in `Run.history`; a frame for `format="pandas"`,
+        its columns sorted.
+        """
+        if format not in ("default", "pandas"):
+            raise InvalidRequest(f"format={format!r}: give 'default' or 'pandas'.")
+        rows = [
+            {**row, "run_id": run.id}
+            for run in self
+            for row in sampled_history(self._source, run.id, samples, keys, x_axis, stream)
+        ]
+        if format == "default":
+            return rows
+        import pandas as pd
+
+        return pd.DataFrame.from_records(rows).sort_index(axis="columns")
+
     def _set_count(self, count: int) -> None:
         self._count = count
 
     def _restart(self) -> None:
-        self._pending = self._list()
+        self._pending = self._list(page_size=self._per_page)
         self._loaded = []
         self._count = None
 
@@ -112,8 +157,9 @@ class Runs(Sequence[Run]):
         nodes = self._pending if missing is None else islice(self._pending, missing)
         try:
             self._loaded.extend(Run(self._source, self._reader, node) for node in nodes)
-        except CommError:
-            # A generator that raised is at its end: read on, it would pass for a short list.
+        except BaseException:
+            # A generator that raised, or was interrupted, is at its end: read on, it would pass
+            # for a short list.
             self._restart()
             raise
         return count is None or len(self._loaded) >= count

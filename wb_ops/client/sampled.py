@@ -21,7 +21,8 @@ def sampled_history(
     stream: str,
 ) -> list[dict[str, Any]]:
     """Return rows that the server sampled; one request."""
-    if keys is not None:
+    require_list(keys)
+    if keys:
         if stream != "default":
             raise InvalidRequest(f"keys cannot be chosen for stream {stream!r}: leave keys out.")
         spec = {"keys": [x_axis, *(key for key in keys if key != x_axis)], "samples": samples}
@@ -35,3 +36,9 @@ def sampled_history(
     answer = source.fetch_run_fields(source.operation(name, document, name=run_id, samples=samples))
     rows = [parse_json(row) if isinstance(row, str) else row for row in answer[field] or []]
     return [row for row in rows if isinstance(row, dict)]
+
+
+def require_list(keys: Sequence[str] | None) -> None:
+    """Refuse a single text: it would be taken for a list of its letters."""
+    if isinstance(keys, str):
+        raise InvalidRequest(f"keys={keys!r}: give a list, such as [{keys!r}].")

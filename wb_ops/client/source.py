@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from wb_ops.client.filters import check, require_valid
-from wb_ops.client.operations import RUN, RUNS, Operation
-from wb_ops.client.paging import MAX_PAGE_SIZE, iter_pages
+from wb_ops.client.listing import Listing, OnBroken
+from wb_ops.client.operations import RUN, Operation
+from wb_ops.client.paging import MAX_PAGE_SIZE, Page, iter_pages
 from wb_ops.client.responses import missing
-from wb_ops.client.transport import Transport
-from wb_ops.errors import InvalidRequest
+from wb_ops.client.transport import GivesUp, Transport
+from wb_ops.errors import CommError, InvalidRequest
 
 log = logging.getLogger("wb_ops")
 
 IDS_PER_REQUEST = 200
+# How often a listing is read while runs are deleted under it.
+LISTING_PASSES = 3
 
 Node = dict[str, Any]
 
@@ -41,38 +45,48 @@ class RunSource:
         order: str = "+created_at",
         page_size: int = MAX_PAGE_SIZE,
         on_count: Callable[[int], None] | None = None,
+        on_broken: OnBroken | None = None,
+        largest_page: int | None = None,
     ) -> Iterator[Node]:
         """Yield the runs that match, lazily, each id once; one request a page.
 
-        `on_count` is told the server's count of matching runs with every page.
+        A page that the server cannot produce is halved until the run that breaks it is found;
+        that run is logged, told to `on_broken` and left out. Pages grow from `page_size` to
+        `largest_page` runs while answers are quick. `on_count` is told the server's count of
+        matching runs with every page. Where the count falls meanwhile, the listing is read again
+        for the runs that moved (three times at most).
 
         Raises:
             InvalidRequest: the filters would fail or silently match nothing (retry: never).
             NotFound: there is no such project, or this key cannot see it (retry: never).
+            CommError: by the table in `errors`; also where not one run can be read.
         """
-        _check(filters or {})
-        fetch = self._page_fetcher(filters, order, on_count)
-        seen: set[str] = set()
-        for page in iter_pages(fetch, page_size):
-            for node in page.nodes:
-                if node["name"] not in seen:
-                    seen.add(node["name"])
-                    yield node
+        return self._iter_listed(
+            filters, order, on_broken, page_size, largest_page, on_count, needs_some=True
+        )
 
     def fetch_nodes(
-        self, run_ids: Sequence[str], filters: Mapping[str, Any] | None = None
+        self,
+        run_ids: Sequence[str],
+        filters: Mapping[str, Any] | None = None,
+        on_broken: OnBroken | None = None,
     ) -> dict[str, Node]:
         """Return the newest state of some runs by id; what does not exist or match is left out.
 
-        One request for up to 200 runs.
+        One request for up to 200 runs. A run that the server cannot give is told to `on_broken`
+        and left out too; without it, it is an error: a failing server must not pass for a
+        deletion. See `iter_nodes`.
+
+        Raises:
+            CommError: by the table in `errors`; without `on_broken` also for a single run.
         """
         nodes: dict[str, Node] = {}
         for at in range(0, len(run_ids), IDS_PER_REQUEST):
             some = list(run_ids[at : at + IDS_PER_REQUEST])
             named: dict[str, Any] = {"name": {"$in": some}}
             wanted = {"$and": [dict(filters), named]} if filters else named
-            for node in self.iter_nodes(wanted, page_size=len(some)):
-                nodes[node["name"]] = node
+            listed = self._iter_listed(wanted, "+created_at", on_broken or _raise, len(some))
+            nodes |= {node["name"]: node for node in listed}
         return nodes
 
     def fetch_node(self, run_id: str) -> Node:
@@ -88,43 +102,85 @@ class RunSource:
         scope = {"entity": self.entity, "project": self.project}
         return Operation(name, document, {**scope, **variables})
 
-    def fetch_project_fields(self, operation: Operation) -> dict[str, Any]:
+    def fetch_project_fields(
+        self, operation: Operation, gives_up: GivesUp | None = None
+    ) -> dict[str, Any]:
         """Run an operation that selects fields of this project and return them.
 
         Raises:
             NotFound: there is no such project, or this key cannot see it (retry: never).
         """
-        data = self.transport.execute(operation, self.path)
+        data = self.transport.execute(operation, self.path, gives_up)
         project = data.get("project")
         if project is None:
             raise missing("project", {"operation": operation.name, "path": self.path})
         return dict(project)
 
-    def fetch_run_fields(self, operation: Operation) -> dict[str, Any]:
+    def fetch_run_fields(
+        self, operation: Operation, gives_up: GivesUp | None = None
+    ) -> dict[str, Any]:
         """Run an operation that selects fields of one run (variable `name`) and return them."""
         path = f"{self.path}/{operation.variables.get('name')}"
-        run = self.fetch_project_fields(operation).get("run")
+        run = self.fetch_project_fields(operation, gives_up).get("run")
         if run is None:
             raise missing("run", {"operation": operation.name, "path": path})
         return dict(run)
 
-    def _page_fetcher(
+    def _iter_listed(
+        self,
+        filters: Mapping[str, Any] | None,
+        order: str,
+        on_broken: OnBroken | None,
+        page_size: int,
+        largest_page: int | None = None,
+        on_count: Callable[[int], None] | None = None,
+        *,
+        needs_some: bool = False,
+    ) -> Iterator[Node]:
+        """Each run once, from as many readings of the listing as deletions under it ask for."""
+        _check(filters or {})
+        seen: set[str] = set()
+        for _ in range(LISTING_PASSES):
+            counts: list[int] = []
+            listing = self._listing(filters, order, counts.append, on_broken)
+            for page in _pages(listing, page_size, largest_page):
+                if on_count is not None and counts:
+                    on_count(counts[-1])
+                yield from _unseen(page.nodes, seen)
+            if needs_some:
+                listing.require_some()
+            if all(later >= earlier for earlier, later in pairwise(counts)):
+                return
+            # Cursors count positions: a run that goes moves another one to a page already read.
+            log.info("%s: runs were deleted during the listing; reading it again", self.path)
+        log.warning("%s: runs are deleted faster than they are listed; some may miss", self.path)
+
+    def _listing(
         self,
         filters: Mapping[str, Any] | None,
         order: str,
         on_count: Callable[[int], None] | None,
-    ) -> Callable[[str | None, int], dict[str, Any]]:
-        text = _filter_text(filters)
+        on_broken: OnBroken | None,
+    ) -> Listing:
+        asked = {"filters": _filter_text(filters), "order": order}
+        fetch = self.fetch_project_fields
+        return Listing(self.path, self.operation, fetch, asked, on_count, on_broken)
 
-        def fetch(cursor: str | None, size: int) -> dict[str, Any]:
-            project = self.fetch_project_fields(
-                self.operation("Runs", RUNS, filters=text, order=order, cursor=cursor, perPage=size)
-            )
-            if on_count is not None:
-                on_count(int(project.get("runCount") or 0))
-            return project.get("runs") or {}
 
-        return fetch
+def _pages(listing: Listing, page_size: int, largest: int | None = None) -> Iterator[Page]:
+    return iter_pages(listing.fetch, page_size, largest=largest, skip=listing.skip)
+
+
+def _unseen(nodes: Iterable[Node], seen: set[str]) -> Iterator[Node]:
+    """Each run once: one that moved while it was listed may come twice."""
+    for node in nodes:
+        if node["name"] not in seen:
+            seen.add(node["name"])
+            yield node
+
+
+def _raise(run_id: str, error: CommError) -> None:
+    raise error
 
 
 def _check(filters: Mapping[str, Any]) -> None:

@@ -8,8 +8,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from wb_ops.client.operations import HISTORY_COUNTERS, HISTORY_SOURCES, history_sources_of
+from wb_ops.client.paging import prefers_smaller
 from wb_ops.client.source import RunSource
-from wb_ops.errors import InvalidRequest, MalformedResponse
+from wb_ops.errors import (
+    AuthenticationFailed,
+    CommError,
+    InvalidRequest,
+    MalformedResponse,
+    RateLimited,
+)
 from wb_ops.tables.runs import last_step
 from wb_ops.tables.values import parse_json
 
@@ -24,13 +31,14 @@ class HistorySources:
     """Signed URLs of exported files, the first live step, and the server's counters.
 
     `last_step` is None where the server does not say; `first_live_step` is None where every row
-    is exported.
+    is exported. `live_rows` is how many are not, as far as the server says.
     """
 
     line_count: int
     last_step: int | None
     urls: tuple[str, ...] = ()
     first_live_step: int | None = None
+    live_rows: int | None = None
 
 
 def fetch_sources(source: RunSource, run_id: str, *, has_parquet: bool) -> HistorySources:
@@ -49,23 +57,31 @@ def fetch_sources(source: RunSource, run_id: str, *, has_parquet: bool) -> Histo
     return _parse(source.fetch_run_fields(operation))
 
 
-def fetch_many_sources(source: RunSource, run_ids: Sequence[str]) -> dict[str, HistorySources]:
+def fetch_many_sources(
+    source: RunSource, run_ids: Sequence[str]
+) -> dict[str, HistorySources] | None:
     """Ask for the sources of up to 20 runs in one request; a run that is gone is left out.
 
-    A server that refuses several runs in one request gives an empty answer here: the runs are
-    then asked for one by one.
+    None from a server that refuses several runs in one request. Empty where there is no answer
+    for all of them: one run may be the cause, and asked for alone it is that run's trouble.
+
+    Raises:
+        AuthenticationFailed, RateLimited: the next request would end alike.
     """
+    operation = history_sources_of(source.operation, run_ids)
     try:
-        project = source.fetch_project_fields(history_sources_of(source.operation, run_ids))
-    except InvalidRequest as error:
+        project = source.fetch_project_fields(operation, prefers_smaller)
+        answers = (project.get(f"run{index}") for index in range(len(run_ids)))
+        return {
+            run_id: _parse(answer)
+            for run_id, answer in zip(run_ids, answers, strict=True)
+            if answer is not None
+        }
+    except (AuthenticationFailed, RateLimited):
+        raise
+    except CommError as error:
         log.info("%s; asking run by run", error)
-        return {}
-    answers = (project.get(f"run{index}") for index in range(len(run_ids)))
-    return {
-        run_id: _parse(answer)
-        for run_id, answer in zip(run_ids, answers, strict=True)
-        if answer is not None
-    }
+        return None if isinstance(error, InvalidRequest) else {}
 
 
 def _parse(run: Mapping[str, Any]) -> HistorySources:
@@ -76,7 +92,11 @@ def _parse(run: Mapping[str, Any]) -> HistorySources:
     first_live = min(steps, default=None)
     if first_live is None and not urls and lines:
         first_live = 0
-    return HistorySources(lines, last_step(run.get("historyKeys")), urls, first_live)
+    last = last_step(run.get("historyKeys"))
+    if last is not None:
+        # The key summary may lag behind the rows.
+        last = max([last, *steps])
+    return HistorySources(lines, last, urls, first_live, len(steps) or None)
 
 
 def _step(row: object) -> int | None:

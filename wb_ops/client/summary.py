@@ -18,12 +18,13 @@ class Summary(MutableMapping[str, Any]):
     """
 
     def __init__(
-        self, text: str | None, write: Callable[[dict[str, str], set[str]], str | None]
+        self, text: str | None, write: Callable[[dict[str, str], set[str], bool], str | None]
     ) -> None:
         self._write = write
-        self._load(text)
+        self.take(text)
 
-    def _load(self, text: str | None) -> None:
+    def take(self, text: str | None) -> None:
+        """Hold the document as the server has it now; changes made here are gone."""
         self._text = text
         self._values = _document(text)
 
@@ -53,25 +54,29 @@ class Summary(MutableMapping[str, Any]):
     @property
     def has_changes(self) -> bool:
         """Whether something was changed here that `update()` has not sent."""
-        return any(self._changes())
+        return any(self.changes())
 
-    def update(self, values: Mapping[str, Any] | None = None, /) -> None:  # type: ignore[override]  # W&B's name and form
+    def update(  # type: ignore[override]  # W&B's name and form
+        self, values: Mapping[str, Any] | None = None, /, *, include_running: bool = False
+    ) -> None:
         """Set `values` and send every change made here, nested ones too; three requests.
 
         The summary is read fresh, our keys are replaced in it, every other key keeps its JSON
         text, and the result is read back.
 
         Raises:
+            InvalidRequest: the run still runs, and `include_running` is not given: its next write
+                would replace the summary (retry: never).
             CommError: OutcomeUnknown if the answer was lost and the value is not there
                 (retry: verify).
         """
         for key, value in (values or {}).items():
             self[key.strip()] = value
-        changes, removed = self._changes()
+        changes, removed = self.changes()
         if changes or removed:
-            self._load(self._write(changes, removed))
+            self.take(self._write(changes, removed, include_running))
 
-    def _changes(self) -> tuple[dict[str, str], set[str]]:
+    def changes(self) -> tuple[dict[str, str], set[str]]:
         """Compare with the document as it was read: (name -> new JSON text, names taken out)."""
         before = {name: dump_value(value) for name, value in _document(self._text).items()}
         now = {name: dump_value(value) for name, value in self._values.items()}

@@ -7,140 +7,140 @@ raised at once: the orchestrator waits better than a worker does.
 
 from __future__ import annotations
 
-import base64
 import logging
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from io import BytesIO
-from typing import IO, Any, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain, repeat
+from typing import Any, TypeVar
 from urllib.parse import urljoin, urlsplit
 
-import requests
-from requests.adapters import HTTPAdapter
 from tenacity import (
     RetryCallState,
     Retrying,
-    retry_if_exception,
     stop_after_attempt,
     stop_before_delay,
     wait_random_exponential,
 )
 
 from wb_ops.client.auth import WandbAuth
+from wb_ops.client.credentials import credential_of
+from wb_ops.client.downloads import Sink, WholeFile, Writable
 from wb_ops.client.failures import hide_queries_in_logs, mapped
 from wb_ops.client.operations import Operation
-from wb_ops.client.pacing import shared_budget
-from wb_ops.client.responses import Response, read_graphql, status_error
+from wb_ops.client.pacing import RequestBudget, shared_budget
+from wb_ops.client.responses import Response, read_graphql, read_token, status_error
+from wb_ops.client.traffic import Traffic
+from wb_ops.client.wire import Wire
 from wb_ops.errors import (
     AdviceKind,
     CommError,
     Facts,
     InvalidRequest,
+    MalformedResponse,
     RateLimited,
+    RequestTimeout,
+    ServerUnavailable,
 )
-from wb_ops.settings import Settings, is_loopback
+from wb_ops.settings import Settings
 
-MAX_BODY_BYTES = 2 * 1024**3
-CHUNK_BYTES = 1 << 18
-# A body slower than this, once `timeout_s` has passed, counts as no answer.
-MIN_BYTES_PER_S = 1024
 MAX_REDIRECTS = 5
 BACKOFF_S = 0.5
 MAX_BACKOFF_S = 20.0
-USER_AGENT = "W&B Public Client wb_ops/0.1.0"
-
-# A proxy of the environment is for other machines.
-NO_PROXY: Any = {"http": None, "https": None, "all": None}
+JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 log = logging.getLogger("wb_ops")
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Traffic:
-    """What a transport has sent and received so far; read it before and after to measure.
-
-    `waited_s` is time slept because the server asked for it, summed over threads.
-    """
-
-    requests: int = 0
-    received_bytes: int = 0
-    retries: int = 0
-    waited_s: float = 0.0
-    lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
-
-    def add(
-        self,
-        *,
-        requests: int = 0,
-        received_bytes: int = 0,
-        retries: int = 0,
-        waited_s: float = 0.0,
-    ) -> None:
-        """Count, from any thread."""
-        with self.lock:
-            self.requests += requests
-            self.received_bytes += received_bytes
-            self.retries += retries
-            self.waited_s += waited_s
+# Whether, after so many attempts, the caller has a better answer to an error than another try.
+GivesUp = Callable[[CommError, int], bool]
 
 
 class Transport:
-    """Sends requests for one key on one server, from any number of threads."""
+    """Sends requests for one key on one server, from any number of threads.
 
-    def __init__(self, settings: Settings, sleep: Callable[[float], None] = time.sleep) -> None:
+    `sleep` and `clock` say how time passes between requests: both are replaced together.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.settings = settings
         self.traffic = Traffic()
-        self.budget = shared_budget(settings.base_url, settings.api_key)
-        self._auth = WandbAuth(settings.base_url, settings.api_key)
+        self.budget = shared_budget(settings.base_url, settings.identity, clock)
+        self._credential = credential_of(settings)
+        self._auth = WandbAuth(settings.base_url, self._credential)
+        self._wire = Wire(settings, self._auth, self.traffic)
         self._sleep = sleep
-        self._local = threading.local()
-        self._in_flight = threading.BoundedSemaphore(settings.max_in_flight)
-        basic = base64.b64encode(f"api:{settings.api_key}".encode()).decode()
-        self._secrets = (settings.api_key, basic)
+        self._clock = clock
+        self._storage_budgets: dict[str, RequestBudget] = {}
+        self._budgets_lock = threading.Lock()
+        self._ends_at = float("inf")
         hide_queries_in_logs()
 
     def __repr__(self) -> str:
         return f"Transport({self.settings.base_url!r})"
 
-    def execute(self, operation: Operation, path: str | None = None) -> dict[str, Any]:
+    def end_after(self, seconds: float) -> None:
+        """Begin no request later than this; from then on all of them raise RequestTimeout.
+
+        For callers that are ended from outside after some time, however many requests they need.
+        """
+        self._ends_at = self._clock() + seconds
+
+    def execute(
+        self, operation: Operation, path: str | None = None, gives_up: GivesUp | None = None
+    ) -> dict[str, Any]:
         """Send one GraphQL operation and return its `data`.
+
+        `gives_up(error, attempts)` ends the retries early where the caller knows better.
 
         Raises:
             CommError: by the table in `errors`; a write whose answer is lost is OutcomeUnknown.
         """
+        self._prepare()
+        return self._retry(lambda: self._execute_once(operation, path), gives_up)
+
+    def execute_fresh(
+        self, operation: Operation, renew: Callable[[], Operation], path: str | None = None
+    ) -> dict[str, Any]:
+        """As `execute`, for what was made from an answer that is old after a wait.
+
+        After any wait, for a limit or for another attempt, `renew()` makes the operation anew.
+        An error of `renew()` is not tried again here: the requests in it were.
+        """
+        operations = chain([lambda: operation], repeat(renew))
+
+        def attempt() -> dict[str, Any]:
+            return self._execute_once(next(operations)(), path, may_wait=False)
+
+        self._prepare()
+        return self._retry(attempt, lambda error, _: error.operation != operation.name)
+
+    def _execute_once(
+        self, operation: Operation, path: str | None, *, may_wait: bool = True
+    ) -> dict[str, Any]:
         facts: Facts = {"operation": operation.name, "path": path}
         body = {
             "operationName": operation.name,
             "query": operation.document,
             "variables": dict(operation.variables),
         }
+        is_write = operation.is_write
+        response = self._send("POST", "/graphql", facts, body, is_write=is_write, may_wait=may_wait)
+        return read_graphql(response, facts, is_write=is_write)
 
-        def attempt() -> dict[str, Any]:
-            response = self._send("POST", "/graphql", facts, body, is_write=operation.is_write)
-            return read_graphql(response, facts, is_write=operation.is_write)
-
-        return self._retry(attempt)
-
-    def download(self, url: str, path: str | None = None) -> bytes:
-        """Return the body behind `url`; the key goes along only if the URL is W&B's own.
-
-        Raises:
-            CommError: PermissionDenied for a signed URL that has expired; else by the table.
-        """
-        facts: Facts = {"operation": "download", "path": path}
-
-        def attempt() -> bytes:
-            response = self._send("GET", url, facts)
-            self._check_download(url, response, facts)
-            return response.body
-
-        return self._retry(attempt)
-
-    def download_to(self, file: IO[bytes], url: str, path: str | None = None) -> bool:
+    def download_to(
+        self, file: Writable, url: str, path: str | None = None, *, size_bytes: int | None = None
+    ) -> bool:
         """Write the body behind `url` into `file`, which is emptied before each attempt.
+
+        The key goes along only if the URL is W&B's own. `size_bytes` is what must arrive, where
+        it is known.
 
         Returns:
             Whether the URL was good; False means that a signed URL was refused (stores answer
@@ -149,34 +149,71 @@ class Transport:
         Raises:
             CommError: by the table in `errors`.
         """
+
+        def check_size() -> None:
+            if size_bytes is not None and file.tell() != size_bytes:
+                raise MalformedResponse(
+                    f"{path}: {file.tell()} bytes came, {size_bytes} were listed.",
+                    operation="download",
+                    path=path,
+                )
+
+        return self.download_into(WholeFile(file), url, path, check=check_size)
+
+    def download_into(
+        self,
+        sink: Sink,
+        url: str,
+        path: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        check: Callable[[], None] | None = None,
+    ) -> bool:
+        """As `download_to`, into a sink that may be a range of a file.
+
+        `check` raises if what came is not what was wanted: then it is asked for again.
+        """
         facts: Facts = {"operation": "download", "path": path}
+        is_signed = not self._auth.is_ours(self._absolute(url, facts))
 
         def attempt() -> bool:
-            file.seek(0)
-            file.truncate()
-            response = self._send("GET", url, facts, sink=file)
-            is_refused = 400 <= response.status < 500 and response.status not in (408, 429)
-            if is_refused and not self._auth.is_ours(url):
+            response = self._send("GET", url, facts, sink=sink, headers=headers)
+            is_refused = 400 <= response.status < 500 and response.status not in (408, 416, 429)
+            if is_signed and is_refused:
                 return False
-            self._check_download(url, response, facts)
+            if not sink.takes(response.status):
+                _check_download(response, facts)
+            if check is not None:
+                check()
             return True
+
+        self._prepare()
+        return self._retry(attempt)
+
+    def _prepare(self) -> None:
+        """Have a credential that outlasts all attempts of one request."""
+        self._credential.renew(self._exchange)
+
+    def _exchange(self, identity_token: str) -> dict[str, Any]:
+        """Ask W&B for an access token. Source: RFC 7523, as SDK 0.31 does it."""
+        facts: Facts = {"operation": "oidc/token"}
+        form = {"grant_type": JWT_BEARER, "assertion": identity_token}
+
+        def attempt() -> dict[str, Any]:
+            return read_token(self._send("POST", "/oidc/token", facts, form=form), facts)
 
         return self._retry(attempt)
 
-    def _check_download(self, url: str, response: Response, facts: Facts) -> None:
-        if response.status == 200:
-            return
-        # What a storage answers may quote the signature.
-        told = response if self._auth.is_ours(url) else replace(response, body=b"")
-        raise status_error(told, {**facts, "http_status": response.status})
-
-    def _retry(self, attempt: Callable[[], T]) -> T:
+    def _retry(self, attempt: Callable[[], T], gives_up: GivesUp | None = None) -> T:
         settings = self.settings
+        left_s = self._ends_at - self._clock()
+        if left_s <= 0:
+            raise RequestTimeout("The time that all requests together may take is over.")
         retrying = Retrying(
             stop=stop_after_attempt(settings.max_attempts)
-            | stop_before_delay(settings.max_total_s),
+            | stop_before_delay(min(settings.max_total_s, left_s)),
             wait=_wait_s,
-            retry=retry_if_exception(self._is_worth_waiting),
+            retry=partial(self._is_worth_waiting, gives_up),
             before_sleep=self._note_retry,
             sleep=self._sleep,
             reraise=True,
@@ -189,10 +226,13 @@ class Transport:
             error.message = error.args[0]
             raise
 
-    def _is_worth_waiting(self, exc: BaseException) -> bool:
-        if not isinstance(exc, CommError):
+    def _is_worth_waiting(self, gives_up: GivesUp | None, state: RetryCallState) -> bool:
+        error = state.outcome.exception() if state.outcome else None
+        if not isinstance(error, CommError):
             return False
-        advice = exc.advice
+        if gives_up is not None and gives_up(error, state.attempt_number):
+            return False
+        advice = error.advice
         if advice.kind is AdviceKind.AFTER:
             return (advice.seconds or 0) <= self.settings.max_wait_s
         return advice.kind is AdviceKind.BACKOFF
@@ -218,70 +258,62 @@ class Transport:
         body: dict[str, Any] | None = None,
         *,
         is_write: bool = False,
-        sink: IO[bytes] | None = None,
+        form: dict[str, str] | None = None,
+        sink: Sink | None = None,
+        headers: Mapping[str, str] | None = None,
+        may_wait: bool = True,
     ) -> Response:
-        if url.startswith("/"):
-            url = self.settings.base_url + url
+        max_wait_s = self.settings.max_wait_s if may_wait else 0.0
+        url = self._absolute(url, facts)
         for _ in range(MAX_REDIRECTS):
-            self._wait_for_budget(facts)
-            with self._in_flight, mapped(facts, is_write=is_write):
-                response = self._one_request(method, url, body, sink)
-            if self._auth.is_ours(url):
-                self.budget.observe(response.status, response.headers)
+            budget = self._budget_of(url)
+            with self._turn(budget, facts, max_wait_s), mapped(facts, is_write=is_write):
+                response = self._wire.request(
+                    method, url, json=body, form=form, sink=sink, headers=headers
+                )
+                budget.observe(response.status, response.headers)
             if response.status not in (301, 302, 303, 307, 308):
                 return response
             url = self._redirected(method, url, response, facts)
         raise InvalidRequest(f"More than {MAX_REDIRECTS} redirects.", **facts)
 
-    def _wait_for_budget(self, facts: Facts) -> None:
+    def _budget_of(self, url: str) -> RequestBudget:
+        """W&B's own budget, or that of the storage behind a signed URL."""
+        if self._auth.is_ours(url):
+            return self.budget
+        with self._budgets_lock:
+            host = urlsplit(url).netloc
+            return self._storage_budgets.setdefault(host, RequestBudget(self._clock))
+
+    @contextmanager
+    def _turn(self, budget: RequestBudget, facts: Facts, max_wait_s: float) -> Iterator[None]:
+        """One of the requests in flight, at a time when the budget allows it."""
+        while True:
+            self._wait_for(budget, facts, max_wait_s)
+            with self.budget.slot(self.settings.max_in_flight):
+                # Others may have been told to wait while this one queued.
+                if budget.is_open:
+                    yield
+                    return
+
+    def _wait_for(self, budget: RequestBudget, facts: Facts, max_wait_s: float) -> None:
         try:
-            waited_s = self.budget.take(self._sleep, self.settings.max_wait_s)
+            waited_s = budget.take(self._sleep, max_wait_s)
         except RateLimited as error:
             error.operation, error.path = facts.get("operation"), facts.get("path")
             raise
         if waited_s:
             self.traffic.add(waited_s=waited_s)
 
-    def _one_request(
-        self, method: str, url: str, body: dict[str, Any] | None, sink: IO[bytes] | None
-    ) -> Response:
-        self.traffic.add(requests=1)
-        with self._session().request(
-            method,
-            url,
-            json=body,
-            auth=self._auth,
-            timeout=self.settings.timeout_s,
-            allow_redirects=False,
-            stream=True,
-            proxies=NO_PROXY if is_loopback(urlsplit(url).hostname or "") else None,
-        ) as answer:
-            # An answer that is no file says why, and that is read as text.
-            content = BytesIO() if sink is None or answer.status_code != 200 else None
-            size = self._receive(answer, content or sink)
-            self.traffic.add(received_bytes=size)
-            body_read = content.getvalue() if content is not None else b""
-            return Response(answer.status_code, answer.headers, body_read)
-
-    def _receive(self, answer: requests.Response, sink: IO[bytes] | None) -> int:
-        size = 0
-        started = time.monotonic()
-        # read1 returns what is there: a body that drips is noticed, not waited for.
-        while chunk := answer.raw.read1(CHUNK_BYTES, decode_content=True):
-            size += len(chunk)
-            if size > MAX_BODY_BYTES:
-                raise requests.exceptions.ContentDecodingError(
-                    f"the answer is larger than {MAX_BODY_BYTES} bytes"
-                )
-            seconds = time.monotonic() - started
-            if seconds > self.settings.timeout_s and size < seconds * MIN_BYTES_PER_S:
-                raise requests.exceptions.ReadTimeout("the answer drips")
-            if sink is not None:
-                sink.write(chunk)
-        return size
+    def _absolute(self, url: str, facts: Facts) -> str:
+        """The whole address of a file; what a server gives as one may be none."""
+        _check_address(url, facts)
+        return self.settings.base_url + url if url.startswith("/") else url
 
     def _redirected(self, method: str, url: str, response: Response, facts: Facts) -> str:
-        target = urljoin(url, response.headers.get("Location", ""))
+        location = response.headers.get("Location", "")
+        _check_address(location, facts)
+        target = urljoin(url, location)
         parts = urlsplit(target)
         if method != "GET" or parts.scheme not in ("http", "https"):
             raise InvalidRequest(
@@ -291,22 +323,27 @@ class Transport:
             )
         return target
 
-    def _session(self) -> requests.Session:
-        # A requests.Session is not safe to share between threads.
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = requests.Session()
-            session.headers["User-Agent"] = USER_AGENT
-            adapter = HTTPAdapter(pool_maxsize=2, max_retries=0)
-            session.mount("https://", adapter)
-            session.mount("http://", adapter)
-            self._local.session = session
-        return session
-
     def _mask(self, text: str) -> str:
-        for secret in self._secrets:
+        for secret in self._credential.secrets:
             text = text.replace(secret, "***")
         return text
+
+
+def _check_address(url: str, facts: Facts) -> None:
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise MalformedResponse("The server gives an address that is none.", **facts) from None
+
+
+def _check_download(response: Response, facts: Facts) -> None:
+    if response.status == 200:
+        return
+    facts = {**facts, "http_status": response.status}
+    if not response.is_ours and response.status in (400, 401, 403):
+        # W&B redirected to a signature that the storage refuses; the next one may be good.
+        raise ServerUnavailable(f"{facts.get('path')}: the storage refuses W&B's address.", **facts)
+    raise status_error(response, facts)
 
 
 _backoff = wait_random_exponential(multiplier=BACKOFF_S, max=MAX_BACKOFF_S)

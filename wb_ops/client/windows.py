@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
 from itertools import pairwise, starmap
 
 from wb_ops.client.operations import HISTORY_PAGE
+from wb_ops.client.paging import is_too_much, prefers_smaller
 from wb_ops.client.source import RunSource
-from wb_ops.errors import MalformedResponse, RequestTimeout, ServerUnavailable
-from wb_ops.tables.values import parse_json
+from wb_ops.errors import CommError, MalformedResponse
+from wb_ops.tables.plain_rows import read_steps
+from wb_ops.tables.values import parse_lines
 
 # A window is asked for with more samples than it should hold; an answer that is full may have
 # been down-sampled and is read again in halves.
 ROWS_PER_WINDOW = 4_000
 SAMPLES = 5_000
+# Windows that are asked for or wait to be taken, so that a long history is not held in memory.
+WINDOWS_AHEAD = 32
 # The end of the search where the server does not know the last step.
 UNKNOWN_END = 2**53
 
@@ -34,6 +39,15 @@ class Window:
         return Window(self.start, middle), Window(middle, self.stop)
 
 
+@dataclass(frozen=True, slots=True)
+class WindowRows:
+    """The rows (JSON texts) of a window in the server's order, and their steps."""
+
+    window: Window
+    rows: list[str]
+    steps: list[int]
+
+
 def read_windows(
     pool: Executor,
     source: RunSource,
@@ -41,35 +55,38 @@ def read_windows(
     first_step: int,
     last_step: int | None,
     line_count: int,
-) -> Iterator[list[str]]:
-    """Yield the rows (JSON texts) from `first_step` to `last_step`, window by window in order.
+) -> Iterator[WindowRows]:
+    """Yield the rows from `first_step` to `last_step`, window by window as they arrive.
 
-    Windows are sized for `ROWS_PER_WINDOW` rows and read concurrently; one that is too dense
-    is halved. A gap of any size costs one request for each halving.
+    Windows are sized for `ROWS_PER_WINDOW` rows and read concurrently, a bounded number at a
+    time; one that is too dense is halved. A gap of any size costs one request for each halving.
 
     Raises:
         MalformedResponse: more rows share one step than one answer can hold.
     """
     stop = UNKNOWN_END if last_step is None else last_step + 1
-    rows: dict[Window, list[str]] = {}
-    pending = {
-        pool.submit(_fetch, source, run_id, window): window
-        for window in _initial_windows(first_step, stop, line_count)
-    }
+    waiting = _initial_windows(first_step, stop, line_count)
+    halves: deque[Window] = deque()
+    pending: dict[Future[WindowRows | None], Window] = {}
     try:
-        while pending:
+        while True:
+            while len(pending) < WINDOWS_AHEAD and (
+                window := halves.popleft() if halves else next(waiting, None)
+            ):
+                pending[pool.submit(_fetch, source, run_id, window)] = window
+            if not pending:
+                return
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 window = pending.pop(future)
-                if (answer := future.result()) is not None:
-                    rows[window] = answer
-                    continue
-                for half in window.halves():
-                    pending[pool.submit(_fetch, source, run_id, half)] = half
+                answer = future.result()
+                if answer is None:
+                    halves.extend(window.halves())
+                elif answer.rows:
+                    yield answer
     finally:
-        _cancel(pending)
-    for window in sorted(rows, key=lambda window: window.start):
-        yield rows[window]
+        for future in pending:
+            future.cancel()
 
 
 def _initial_windows(start: int, stop: int, line_count: int) -> Iterator[Window]:
@@ -80,7 +97,7 @@ def _initial_windows(start: int, stop: int, line_count: int) -> Iterator[Window]
     yield from starmap(Window, pairwise(bounds))
 
 
-def _fetch(source: RunSource, run_id: str, window: Window) -> list[str] | None:
+def _fetch(source: RunSource, run_id: str, window: Window) -> WindowRows | None:
     """Return the window's rows, or None if it must be halved."""
     operation = source.operation(
         "HistoryPage", HISTORY_PAGE, name=run_id, minStep=window.start, maxStep=window.stop,
@@ -88,13 +105,14 @@ def _fetch(source: RunSource, run_id: str, window: Window) -> list[str] | None:
     )  # fmt: skip
     can_halve = window.stop - window.start > 1
     try:
-        rows = source.fetch_run_fields(operation).get("history") or []
-    except (RequestTimeout, ServerUnavailable) as error:
-        if can_halve and error.http_status in (None, 200, 408, 500, 504):
+        fields = source.fetch_run_fields(operation, prefers_smaller if can_halve else None)
+    except CommError as error:
+        if can_halve and is_too_much(error):
             return None
         raise
+    rows = fields.get("history") or []
     if len(rows) < SAMPLES:
-        return [row for row in rows if window.start <= _step(row) < window.stop]
+        return _inside(window, rows)
     if can_halve:
         return None
     raise MalformedResponse(
@@ -103,17 +121,23 @@ def _fetch(source: RunSource, run_id: str, window: Window) -> list[str] | None:
     )
 
 
-def _step(row: str) -> int:
+def _inside(window: Window, rows: list[str]) -> WindowRows:
     try:
-        parsed = parse_json(row)
+        steps = read_steps(rows) or [_step(row) for row in parse_lines(rows)]
     except ValueError as exc:
         raise MalformedResponse("A history row is no JSON.", exc) from exc
-    step = parsed.get("_step") if isinstance(parsed, dict) else None
+    if not steps or (window.start <= min(steps) and max(steps) < window.stop):
+        return WindowRows(window, rows, steps)
+    kept = [
+        (row, step)
+        for row, step in zip(rows, steps, strict=True)
+        if window.start <= step < window.stop
+    ]
+    return WindowRows(window, [row for row, _ in kept], [step for _, step in kept])
+
+
+def _step(row: object) -> int:
+    step = row.get("_step") if isinstance(row, dict) else None
     if not isinstance(step, int | float):
         raise MalformedResponse("A history row has no _step.")
     return int(step)
-
-
-def _cancel(pending: dict[Future[list[str] | None], Window]) -> None:
-    for future in pending:
-        future.cancel()

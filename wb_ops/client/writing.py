@@ -5,14 +5,22 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from wb_ops.client.documents import splice, split_members
-from wb_ops.client.operations import runs_by_id, upsert_buckets
+from wb_ops.client.operations import Operation, runs_by_id, upsert_buckets
 from wb_ops.client.source import RunSource
 from wb_ops.client.transport import Transport
-from wb_ops.errors import InvalidRequest, MalformedResponse, OutcomeUnknown, PermissionDenied
+from wb_ops.errors import (
+    CommError,
+    InvalidRequest,
+    MalformedResponse,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+)
+from wb_ops.tables.runs import OPEN_STATES
 from wb_ops.tables.values import parse_json
 
 log = logging.getLogger("wb_ops")
@@ -26,7 +34,8 @@ class Change:
     """What to change of one run. Values of `summary` and `config` are JSON texts.
 
     `exact_config` holds whole members of the config as the server stores them, with value and
-    description.
+    description. Tags are a set to which others add too: only what is added and removed is given.
+    Without `include_running`, a run that still runs is not written to.
     """
 
     run_id: str
@@ -35,6 +44,9 @@ class Change:
     config: Mapping[str, str] = field(default_factory=dict)
     exact_config: Mapping[str, str] = field(default_factory=dict)
     removed_config: frozenset[str] = frozenset()
+    added_tags: tuple[str, ...] = ()
+    removed_tags: frozenset[str] = frozenset()
+    include_running: bool = True
     fields: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -42,12 +54,14 @@ class Change:
 class Written:
     """What became of one change: the run as read back, and the names that do not hold.
 
-    `node` is None if the run does not exist (any more). `unverified` is empty on success.
+    `node` is None if the run does not exist (any more), or if the server cannot give it: then
+    `error` says why. `unverified` is empty on success.
     """
 
     run_id: str
     node: dict[str, Any] | None
     unverified: tuple[str, ...] = ()
+    error: CommError | None = None
 
 
 def write_changes(
@@ -63,7 +77,7 @@ def write_changes(
 
     Raises:
         PermissionDenied: a run is read-only for this key (retry: never).
-        OutcomeUnknown: the answer was lost and reading back failed too (retry: verify).
+        OutcomeUnknown: reading back failed (retry: verify).
     """
     present = [change for change in changes if change.run_id in fresh]
     if present:
@@ -71,8 +85,22 @@ def write_changes(
             send_changes(transport, source, present, fresh)
         except OutcomeUnknown as error:
             log.warning("%s; reading back to see what was written", error)
-    after = source.fetch_nodes([change.run_id for change in present])
-    return [_written(change, after.get(change.run_id)) for change in changes]
+    broken: dict[str, CommError] = {}
+    try:
+        run_ids = [change.run_id for change in present]
+        after = source.fetch_nodes(run_ids, on_broken=broken.__setitem__)
+    except CommError as error:
+        if not error.advice.retryable:
+            raise
+        raise OutcomeUnknown(
+            f"{source.path}: what was written cannot be read back: {error}",
+            operation=error.operation,
+            path=source.path,
+        ) from error
+    return [
+        replace(_written(change, after.get(change.run_id)), error=broken.get(change.run_id))
+        for change in changes
+    ]
 
 
 def read_runs(source: RunSource, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -104,36 +132,90 @@ def send_changes(
     before this write replaced them: what differs there from `fresh` was written by others
     meanwhile and is lost unless it is written again.
 
+    After a wait (for a request limit, or for another attempt) the runs are read again first.
+
     Raises:
         PermissionDenied: a run is read-only for this key (retry: never).
         CommError: by the table in `errors`. The changes before a run that the server refuses,
             and those after it, may have been carried out: read back.
     """
-    inputs = [_input(change, fresh[change.run_id]) for change in changes]
-    data = transport.execute(upsert_buckets(inputs, watch=watch), source.path)
-    answers = {
-        change.run_id: (data.get(f"before{index}") or {}).get("bucket")
+
+    def merge(nodes: Mapping[str, Mapping[str, Any]]) -> Operation:
+        inputs = [_input(change, nodes[change.run_id]) for change in changes]
+        return upsert_buckets(inputs, watch=watch)
+
+    data = transport.execute_fresh(
+        merge(fresh), lambda: merge(_fetch_all(source, changes)), source.path
+    )
+    return replaced_by(changes, data)
+
+
+def replaced_by(changes: Sequence[Change], data: object) -> dict[str, dict[str, Any]]:
+    """Return what the server says that it held before each change; `data` may be partial."""
+    answers = data if isinstance(data, Mapping) else {}
+    befores = {
+        change.run_id: (answers.get(f"before{index}") or {}).get("bucket")
         for index, change in enumerate(changes)
     }
-    return {run_id: bucket for run_id, bucket in answers.items() if bucket}
+    return {run_id: bucket for run_id, bucket in befores.items() if bucket}
+
+
+def check_watching(
+    transport: Transport, source: RunSource, fresh: Iterable[Mapping[str, Any]]
+) -> None:
+    """Ask the server to say what writes replace, with a mutation that changes no field.
+
+    Raises:
+        InvalidRequest: it does not do that (retry: never).
+    """
+    inputs = [{"id": node["id"]} for node in fresh]
+    transport.execute(upsert_buckets(inputs, watch=True), source.path)
+
+
+def _fetch_all(source: RunSource, changes: Sequence[Change]) -> dict[str, dict[str, Any]]:
+    """The runs as they are now, because a write had to wait."""
+    nodes = source.fetch_nodes([change.run_id for change in changes])
+    for change in changes:
+        if change.run_id not in nodes:
+            path = f"{source.path}/{change.run_id}"
+            raise NotFound(f"Run {path} was deleted before it was written to.", path=path)
+    return nodes
 
 
 def _input(change: Change, node: Mapping[str, Any]) -> dict[str, object]:
     if node.get("readOnly"):
         raise PermissionDenied(f"Run {change.run_id} is read-only for this key.")
+    if node.get("state") in OPEN_STATES and not change.include_running:
+        raise InvalidRequest(
+            f"Run {change.run_id} is {node['state']}: what it writes itself and this change would "
+            "replace each other. Wait for its end, or say update(..., include_running=True)."
+        )
     inputs: dict[str, object] = {"id": node["id"], **change.fields}
+    if change.added_tags or change.removed_tags:
+        inputs["tags"] = _merged_tags(change, node)
     if change.summary or change.removed:
         inputs["summaryMetrics"] = splice(
             node.get("summaryMetrics"), change.summary, change.removed
         )
     if change.config or change.exact_config or change.removed_config:
-        members = {**_wrapped(change.config), **change.exact_config}
+        there = split_members(node.get("config"))
+        members = {**_wrapped(change.config, there), **change.exact_config}
         inputs["config"] = splice(node.get("config"), members, change.removed_config)
     return inputs
 
 
-def _wrapped(config: Mapping[str, str]) -> dict[str, str]:
-    return {name: f'{{"value": {text}, "desc": null}}' for name, text in config.items()}
+def _wrapped(config: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
+    """Members as the server stores them: a description that is there stays."""
+    return {name: _member(text, there.get(name)) for name, text in config.items()}
+
+
+def _member(text: str, there: str | None) -> str:
+    try:
+        if "value" in split_members(there):
+            return splice(there, {"value": text})
+    except MalformedResponse:
+        log.debug("A member of a config is no object; it is replaced.")
+    return f'{{"value": {text}, "desc": null}}'
 
 
 def _written(change: Change, node: dict[str, Any] | None) -> Written:
@@ -147,15 +229,21 @@ def _written(change: Change, node: dict[str, Any] | None) -> Written:
     wrong = [
         *_differing(change.summary, summary),
         *(name for name in change.removed if name in summary),
-        *_differing({**_wrapped(change.config), **change.exact_config}, config),
+        *_differing({**_wrapped(change.config, config), **change.exact_config}, config),
         *(name for name in change.removed_config if name in config),
         *(
             name
             for name, value in change.fields.items()
             if not _same_field(value, node.get(_READ_NAMES.get(name, name)))
         ),
+        *(["tags"] if _merged_tags(change, node) != (node.get("tags") or []) else []),
     ]
     return Written(change.run_id, node, tuple(wrong))
+
+
+def _merged_tags(change: Change, node: Mapping[str, Any]) -> list[str]:
+    kept = [tag for tag in node.get("tags") or [] if tag not in change.removed_tags]
+    return kept + [tag for tag in change.added_tags if tag not in kept]
 
 
 def _same_field(sent: object, read: object) -> bool:

@@ -38,6 +38,11 @@ class Column:
 
     def values(self) -> list[object]:
         """Give the Python values, None where nothing was logged."""
+        is_number = self.data.type in (pa.int64(), pa.float64())
+        if is_number and not self.data.null_count:
+            # many times faster than to_pylist, with the same values
+            numbers: list[object] = self.data.to_numpy().tolist()
+            return numbers
         values: list[object] = self.data.to_pylist()
         if not self.is_json:
             return values

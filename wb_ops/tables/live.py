@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import pyarrow as pa
 
 from wb_ops.tables.columns import Column, chunked, json_text
-from wb_ops.tables.values import FLOAT_NAMES, escape_text, parse_json
+from wb_ops.tables.plain_rows import read_plain
+from wb_ops.tables.values import FLOAT_NAMES, escape_text, parse_json, parse_lines
 
 # in a table's schema metadata: live rows come after parquet, and their names and texts are exact
 LIVE_MARK = {b"wb_ops": b"live"}
 
 _NUMBERS = {int, float}
+
+# Rows are looked up key by key while a key is in at least one of so many rows.
+MAX_SPARSENESS = 8
 
 
 @dataclass(slots=True)
@@ -29,6 +34,8 @@ class _Cells:
 
     def spread(self, values: Sequence[object], row_count: int) -> list[object]:
         """Put values into a list of all rows, None where the key was not logged."""
+        if len(values) == row_count:
+            return list(values)
         spread: list[object] = [None] * row_count
         for row, value in zip(self.rows, values, strict=True):
             spread[row] = value
@@ -54,14 +61,11 @@ def live_table(rows: Sequence[str | Mapping[str, object]]) -> pa.Table:
     Source: wandb 0.31.0 writes bare NaN into history rows; the server is known to return special
     floats as strings in places.
     """
-    columns: dict[str, _Cells] = {}
-    for index, row in enumerate(rows):
-        for key, value in _members(row).items():
-            if value is None:
-                continue
-            if key not in columns:
-                columns[key] = _Cells()
-            columns[key].add(index, value)
+    plain = read_plain(rows)
+    if plain is not None:
+        return plain.replace_schema_metadata(LIVE_MARK)
+    members = _members(rows)
+    columns = _columns(members)
     typed = {
         escape_text(key)[0]: _column(cells, len(rows)) for key, cells in _flat(columns).items()
     }
@@ -69,11 +73,37 @@ def live_table(rows: Sequence[str | Mapping[str, object]]) -> pa.Table:
     return pa.table([column.data for column in typed.values()], schema=schema)
 
 
-def _members(row: str | Mapping[str, object]) -> Mapping[str, object]:
-    members = parse_json(row) if isinstance(row, str) else row
-    if not isinstance(members, Mapping):
-        raise ValueError(f"a history row is a JSON {type(members).__name__}, expected an object")
+def _members(rows: Sequence[str | Mapping[str, object]]) -> list[Mapping[str, object]]:
+    texts = [row for row in rows if isinstance(row, str)]
+    parsed = parse_lines(texts) if len(texts) == len(rows) else rows
+    members: list[Mapping[str, object]] = []
+    for row in parsed:
+        one = parse_json(row) if isinstance(row, str) else row
+        if not isinstance(one, Mapping):
+            raise ValueError(f"a history row is a JSON {type(one).__name__}, expected an object")
+        members.append(one)
     return members
+
+
+def _columns(rows: Sequence[Mapping[str, object]]) -> dict[str, _Cells]:
+    """The values of each key, in the order in which the keys come first."""
+    keys = dict.fromkeys(chain.from_iterable(rows))
+    if sum(map(len, rows)) * MAX_SPARSENESS >= len(rows) * len(keys):
+        return {key: cells for key in keys if (cells := _cells(rows, key)).rows}
+    columns: dict[str, _Cells] = {}
+    for index, row in enumerate(rows):
+        for key, value in row.items():
+            if value is not None:
+                columns.setdefault(key, _Cells()).add(index, value)
+    return columns
+
+
+def _cells(rows: Sequence[Mapping[str, object]], key: str) -> _Cells:
+    values = [row.get(key) for row in rows]
+    if None not in values:
+        return _Cells(list(range(len(values))), values)
+    held = [index for index, value in enumerate(values) if value is not None]
+    return _Cells(held, [values[index] for index in held])
 
 
 def _flat(columns: Mapping[str, _Cells]) -> dict[str, _Cells]:
@@ -140,5 +170,8 @@ def _typed(values: list[object]) -> tuple[list[object], pa.DataType | None]:
 
 def _are_numeric(values: list[object]) -> bool:
     """Whether texts like "NaN" stand for floats here: some other row of the key is a number."""
+    kinds = set(map(type, values))
+    if str not in kinds:
+        return bool(kinds) and kinds <= _NUMBERS
     has_number = any(type(value) in _NUMBERS for value in values)
     return has_number and all(type(value) in _NUMBERS or value in FLOAT_NAMES for value in values)

@@ -8,13 +8,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import orjson
 import pyarrow as pa
 
 from wb_ops.tables.schemas import RUNS
-from wb_ops.tables.values import encode_document, escape_text, parse_json, pointers_text
+from wb_ops.tables.values import (
+    encode_document,
+    escape_text,
+    parse_document,
+    parse_json,
+    pointers_text,
+)
 
 # members of the config document that describe the logging process, not the experiment
 _INTERNAL_CONFIG = ("_wandb", "wandb_version")
+
+# text fields of a run object that the content hash begins with, and all text fields
+_LABELS = ("displayName", "state", "group", "jobType", "sweepName")
+_TEXTS = ("name", *_LABELS, "notes", "commit")
 
 # States in which a run still writes, or will.
 OPEN_STATES = frozenset({"running", "pending", "preempting"})
@@ -93,25 +104,28 @@ def run_row(node: Mapping[str, object], *, entity: str, project: str) -> RunRow:
 
 
 def _run_row(node: Mapping[str, object], entity: str, project: str) -> RunRow:
-    config = unwrap_config(_text(node, "config"))
-    summary = _object(_text(node, "summaryMetrics"), "summary")
-    config_document = encode_document(config, "/config")
-    summary_document = encode_document(summary, "/summary")
-    texts = _Texts(node)
-    tags = [texts.storable(tag) for tag in _tags(node)]
+    config, is_plain_config = _object(_text(node, "config"), "config")
+    config = _unwrapped(config)
+    summary, is_plain_summary = _object(_text(node, "summaryMetrics"), "summary")
+    config_document = encode_document(config, "/config", is_plain=is_plain_config)
+    summary_document = encode_document(summary, "/summary", is_plain=is_plain_summary)
+    told = {field: _text(node, field) for field in _TEXTS} | {"username": _username(node)}
+    tags = _tags(node)
+    texts, escaped = _storable(told)
+    tag_texts = [escape_text(tag) for tag in tags]
     return RunRow(
-        entity=texts.storable(entity),
-        project=texts.storable(project),
-        run_id=texts.required("name"),
-        display_name=texts.optional("displayName"),
-        state=texts.optional("state"),
-        run_group=texts.optional("group"),
-        job_type=texts.optional("jobType"),
-        sweep=texts.optional("sweepName"),
-        tags=tags,
-        notes=texts.optional("notes"),
-        commit=texts.optional("commit"),
-        username=texts.storable_or_none(_username(node)),
+        entity=escape_text(entity)[0],
+        project=escape_text(project)[0],
+        run_id=_required(texts, "name"),
+        display_name=texts["displayName"],
+        state=texts["state"],
+        run_group=texts["group"],
+        job_type=texts["jobType"],
+        sweep=texts["sweepName"],
+        tags=[text for text, _ in tag_texts],
+        notes=texts["notes"],
+        commit=texts["commit"],
+        username=texts["username"],
         created_at=_time(node, "createdAt"),
         heartbeat_at=_time(node, "heartbeatAt"),
         runtime_s=_runtime_s(summary),
@@ -120,9 +134,16 @@ def _run_row(node: Mapping[str, object], entity: str, project: str) -> RunRow:
         config=config_document.text,
         summary=summary_document.text,
         floats=pointers_text((*config_document.floats, *summary_document.floats)),
-        content_hash=_node_hash(node, config, summary),
-        escaped=texts.escaped + config_document.escaped + summary_document.escaped,
-    )
+        content_hash=_hashed(
+            [*(told[field] for field in _LABELS), sorted(tags), told["notes"], told["commit"],
+             told["username"], config, summary],
+            is_plain=is_plain_config and is_plain_summary,
+        ),
+        escaped=sum(
+            (escaped, *(count for _, count in tag_texts),
+             config_document.escaped, summary_document.escaped)
+        ),
+    )  # fmt: skip
 
 
 def unwrap_config(text: str | None) -> dict[str, object]:
@@ -136,11 +157,18 @@ def unwrap_config(text: str | None) -> dict[str, object]:
     Source: the SDK's unwrapping. Done twice, as the SDK does for `api.runs(lazy=False)`, it
     damages a config value that itself has a member called `value`.
     """
+    return _unwrapped(_object(text, "config")[0])
+
+
+def _unwrapped(config: Mapping[str, object]) -> dict[str, object]:
     return {
-        key: value["value"] if isinstance(value, dict) and "value" in value else value
-        for key, value in _object(text, "config").items()
-        if key not in _INTERNAL_CONFIG
+        key: unwrap_member(value) for key, value in config.items() if key not in _INTERNAL_CONFIG
     }
+
+
+def unwrap_member(value: object) -> object:
+    """The value of one member of a config document."""
+    return value["value"] if isinstance(value, dict) and "value" in value else value
 
 
 def parse_server_time(text: str) -> datetime:
@@ -177,53 +205,37 @@ def content_hash(
     Returns:
         SHA-256 as hex digits.
     """
-    fields = [display_name, state, group, job_type, sweep, sorted(tags), notes, commit, username]
-    # Python's own JSON form keeps every type apart and writes a special float as a bare token
-    canonical = json.dumps([*fields, config, summary], sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode("ascii")).hexdigest()
+    people = [display_name, state, group, job_type, sweep, sorted(tags), notes, commit, username]
+    return _hashed([*people, config, summary], is_plain=False)
 
 
-def _node_hash(
-    node: Mapping[str, object], config: dict[str, object], summary: dict[str, object]
-) -> str:
-    return content_hash(
-        display_name=_text(node, "displayName"),
-        state=_text(node, "state"),
-        group=_text(node, "group"),
-        job_type=_text(node, "jobType"),
-        sweep=_text(node, "sweepName"),
-        tags=_tags(node),
-        notes=_text(node, "notes"),
-        commit=_text(node, "commit"),
-        username=_username(node),
-        config=config,
-        summary=summary,
-    )
+def _hashed(content: list[object], *, is_plain: bool) -> str:
+    try:
+        if not is_plain:
+            json.dumps(content, allow_nan=False)  # orjson would write null for a special float
+        canonical = orjson.dumps(content, option=orjson.OPT_SORT_KEYS)
+    except (ValueError, TypeError):
+        # Python's own JSON form keeps every type apart and writes a special float as a bare token
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        canonical = text.encode("ascii")
+    return hashlib.sha256(canonical).hexdigest()
 
 
-class _Texts:
-    """The text fields of one run object in storable form, counting what was escaped."""
+def _storable(texts: Mapping[str, str | None]) -> tuple[Mapping[str, str | None], int]:
+    """The texts in storable form, and how many characters were escaped."""
+    together = "".join(filter(None, texts.values()))
+    if escape_text(together)[1] == 0:
+        return texts, 0
+    escaped = {field: None if text is None else escape_text(text) for field, text in texts.items()}
+    storable = {field: None if pair is None else pair[0] for field, pair in escaped.items()}
+    return storable, sum(pair[1] for pair in escaped.values() if pair is not None)
 
-    def __init__(self, node: Mapping[str, object]) -> None:
-        self._node = node
-        self.escaped = 0
 
-    def storable(self, text: str) -> str:
-        escaped, count = escape_text(text)
-        self.escaped += count
-        return escaped
-
-    def storable_or_none(self, text: str | None) -> str | None:
-        return None if text is None else self.storable(text)
-
-    def optional(self, field: str) -> str | None:
-        return self.storable_or_none(_text(self._node, field))
-
-    def required(self, field: str) -> str:
-        text = self.optional(field)
-        if not text:
-            raise ValueError(f"the field {field} is missing")
-        return text
+def _required(texts: Mapping[str, str | None], field: str) -> str:
+    text = texts[field]
+    if not text:
+        raise ValueError(f"the field {field} is missing")
+    return text
 
 
 def _text(node: Mapping[str, object], field: str) -> str | None:
@@ -233,13 +245,14 @@ def _text(node: Mapping[str, object], field: str) -> str | None:
     raise ValueError(f"the field {field} is {type(value).__name__}, expected text")
 
 
-def _object(text: str | None, what: str) -> dict[str, object]:
-    value = parse_json(text) if text else {}
+def _object(text: str | None, what: str) -> tuple[dict[str, object], bool]:
+    """The members of a document, and whether they are plain; see `parse_document`."""
+    value, is_plain = parse_document(text) if text else ({}, True)
     if value is None:
-        return {}
+        return {}, True
     if not isinstance(value, dict):
         raise ValueError(f"the {what} is a JSON {type(value).__name__}, expected an object")
-    return value
+    return value, is_plain
 
 
 def _tags(node: Mapping[str, object]) -> list[str]:

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+# 2: runs_flat, history_long, system_metrics.
+SCHEMA_VERSION = 2
 
 TEXT = pa.string()
 INT = pa.int64()
@@ -85,6 +86,32 @@ _HISTORY_TAIL = [
     _LOAD_ID,
 ]
 HISTORY = pa.schema(_HISTORY_HEAD + _HISTORY_TAIL)
+
+# Between these stand the leaves of config and summary, as DOUBLE or text columns.
+_FLAT_HEAD = [_RUN_ID]
+_FLAT_TAIL = [_LOAD_ID]
+RUNS_FLAT = pa.schema(_FLAT_HEAD + _FLAT_TAIL)
+
+HISTORY_LONG = pa.schema(
+    [
+        _RUN_ID,
+        _key("_step", INT, "history step"),
+        _key("key", TEXT, "metric as logged; only metrics past the cap of history's columns"),
+        _column("value", DOUBLE, "logged value"),
+        _LOAD_ID,
+    ]
+)
+
+SYSTEM_METRICS = pa.schema(
+    [
+        _RUN_ID,
+        _key("timestamp", TIME, "when the value was sampled"),
+        _key("key", TEXT, "metric as logged, such as system.cpu"),
+        _column("value", DOUBLE, "value"),
+        _column("sampled", FLAG, "whether the server may have left out rows"),
+        _LOAD_ID,
+    ]
+)
 
 COLUMNS = pa.schema(
     [
@@ -167,6 +194,9 @@ TABLES: dict[str, TableSchema] = {
     for table in (
         TableSchema("runs", RUNS, ("run_id",)),
         TableSchema("history", HISTORY, ("run_id", "_step")),
+        TableSchema("runs_flat", RUNS_FLAT, ("run_id",)),
+        TableSchema("history_long", HISTORY_LONG, ("run_id", "_step", "key")),
+        TableSchema("system_metrics", SYSTEM_METRICS, ("run_id", "timestamp", "key")),
         TableSchema("_wb_columns", COLUMNS, ("table_name", "column_name")),
         TableSchema("_wb_state", STATE, ("scope",)),
         TableSchema("_wb_loads", LOADS, ("load_id",)),

@@ -10,14 +10,19 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+import orjson
 
 FLOAT_NAMES = frozenset({"NaN", "Infinity", "-Infinity"})
 
 _DECODER = json.JSONDecoder(strict=False)
 _ESCAPE = "\N{SYMBOL FOR ESCAPE}"
 _UNSTORABLE = re.compile(f"[\x00\ud800-\udfff{_ESCAPE}]")
+# orjson rounds integers beyond 64 bits: they have 19 digits or more
+_DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
+_MANY_DIGITS = b"0" * 19
 _ESCAPED = re.compile(f"{_ESCAPE}([0-9A-F]{{4}})")
 
 
@@ -49,10 +54,45 @@ def parse_json(text: str) -> object:
 
     Source: W&B's SDK parses these fields with `json.loads`, then again with `strict=False`.
     """
+    return parse_document(text)[0]
+
+
+def parse_document(text: str | bytes) -> tuple[object, bool]:
+    """Parse JSON as `parse_json`; also tell whether it is known to hold plain values only.
+
+    Plain are values without special floats, integers beyond 64 bits and lone surrogates: what
+    `encode_document` and `tables.runs.content_hash` need no second look at.
+    """
     try:
-        return _DECODER.decode(text)
+        data = text.encode() if isinstance(text, str) else text
+        if _MANY_DIGITS not in data.translate(_DIGITS_ALIKE):
+            return orjson.loads(data), True
+    except ValueError:
+        pass  # not strict JSON: the slower parser knows the rest, or says what is wrong
+    try:
+        if isinstance(text, bytes):
+            text = text.decode(json.detect_encoding(text), "surrogatepass")
+        return _DECODER.decode(text), False
     except RecursionError as error:
         raise ValueError("the JSON is nested too deeply") from error
+
+
+def parse_lines(texts: Sequence[str]) -> list[object]:
+    """Parse JSON texts, each as `parse_json` does.
+
+    Raises:
+        ValueError: a text is not JSON; see `parse_json`.
+    """
+    try:
+        data = ("[" + ",".join(texts) + "]").encode()
+        if _MANY_DIGITS not in data.translate(_DIGITS_ALIKE):
+            values: list[object] = orjson.loads(data)
+            # texts that are no JSON each may be together, such as `1, 2`
+            if len(values) == len(texts):
+                return values
+    except ValueError:
+        pass
+    return [parse_json(text) for text in texts]
 
 
 def is_media(value: object) -> bool:
@@ -65,6 +105,8 @@ def escape_text(text: str) -> tuple[str, int]:
 
     NUL, lone surrogates and U+241B itself become U+241B and four upper-case hex digits.
     """
+    if text.isascii() and "\0" not in text:
+        return text, 0
     return _UNSTORABLE.subn(lambda match: f"{_ESCAPE}{ord(match[0]):04X}", text)
 
 
@@ -73,7 +115,7 @@ def unescape_text(text: str) -> str:
     return _ESCAPED.sub(lambda match: chr(int(match[1], 16)), text)
 
 
-def encode_document(value: object, prefix: str = "") -> EncodedDocument:
+def encode_document(value: object, prefix: str = "", *, is_plain: bool = False) -> EncodedDocument:
     """Write a JSON value as strict JSON that `decode_document` reads back exactly.
 
     Key order is kept, integers are exact, floats are the shortest text that reads back the same.
@@ -81,11 +123,12 @@ def encode_document(value: object, prefix: str = "") -> EncodedDocument:
     Args:
         value: what `parse_json` returns: dicts with string keys, lists, scalars.
         prefix: a JSON pointer put in front of every pointer in `floats`.
+        is_plain: `parse_document` says so.
 
     Raises:
         TypeError: the value holds something that JSON has no form for.
     """
-    text = _plain_dumps(value)
+    text = _storable_or_none(orjson.dumps(value).decode()) if is_plain else _plain_dumps(value)
     if text is not None:
         return EncodedDocument(text, (), 0)
     encoder = _Encoder()
@@ -128,11 +171,15 @@ def _dumps(value: object) -> str:
 def _plain_dumps(value: object) -> str | None:
     """The JSON text of a value that needs no help, else None; most documents are of this kind."""
     try:
-        text = _dumps(value)
+        return _storable_or_none(_dumps(value))
     except ValueError:
         return None
-    # json.dumps writes NUL as \u0000; a surrogate or U+241B stands in the text as itself
-    return None if "\\u0000" in text or _UNSTORABLE.search(text) else text
+
+
+def _storable_or_none(text: str) -> str | None:
+    # NUL is written as \u0000; a surrogate or U+241B stands in the text as itself
+    is_storable = "\\u0000" not in text and (text.isascii() or not _UNSTORABLE.search(text))
+    return text if is_storable else None
 
 
 class _Encoder:

@@ -1,0 +1,65 @@
+"""A history that is not exported yet, by windows of steps, beside the real SDK.
+
+Run as `python benchmarks/client_windows.py [--rows 100000] [--latency 0.03]`. Both read the same
+run from the same dev server, in processes of their own and in turns; each answer is late by the
+latency. The SDK's side is the loop of W&B's guide, `pd.DataFrame(run.scan_history())`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from dev_server import dev_server, versus
+
+from wb_ops.devserver import DevServer
+
+SDK = """
+import time, pandas, wandb
+run = wandb.Api(timeout=60).run("ann/trials/r1")
+began = time.perf_counter()
+rows = len(pandas.DataFrame(run.scan_history()))
+print(time.perf_counter() - began, rows)
+"""
+OURS = """
+import time, pandas, pyarrow
+from wb_ops import Api
+with Api() as api:
+    run = api.run("ann/trials/r1")
+    began = time.perf_counter()
+    rows = {what}
+    print(time.perf_counter() - began, rows)
+"""
+SCRIPTS = {
+    "history_table": OURS.format(what="run.history_table().num_rows"),
+    "scan_history": OURS.format(what="len(pandas.DataFrame(run.scan_history()))"),
+}
+METRICS = 5
+
+
+def seed(server: DevServer, rows: int) -> None:
+    """One run that is not exported."""
+    history = (
+        json.dumps(
+            {"_step": step, "_timestamp": 1.7e9 + step / 10, "_runtime": step / 10}
+            | {f"m{k}": step / (k + 3) for k in range(METRICS)}
+        )
+        for step in range(rows)
+    )
+    server.seed_run("ann", "trials", "r1", history=list(history))
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--latency", type=float, default=0.03, help="seconds an answer")
+    parser.add_argument("--repetitions", type=int, default=5)
+    chosen = parser.parse_args()
+    with dev_server(seed, chosen.rows, latency_s=chosen.latency, parquet=False) as side:
+        name = f"step windows, {chosen.rows:,} rows, {chosen.latency * 1000:.0f} ms"
+        versus(name, side, SDK, SCRIPTS, chosen.repetitions)
+
+
+if __name__ == "__main__":
+    main()

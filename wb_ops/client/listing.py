@@ -1,0 +1,79 @@
+"""One listing of runs: its pages, and the runs in it that the server cannot give."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from wb_ops.client.operations import RUN_NAMES, RUNS, Operation
+from wb_ops.client.paging import Connection, prefers_smaller
+from wb_ops.client.transport import GivesUp
+from wb_ops.errors import CommError
+
+# So many broken runs with none between them that can be read: it is the server, not a run.
+MAX_BROKEN_IN_A_ROW = 5
+
+log = logging.getLogger("wb_ops")
+
+# Told the id of a run that the server cannot list, and why.
+OnBroken = Callable[[str, CommError], None]
+
+
+@dataclass(slots=True)
+class Listing:
+    """Fetches the pages of one query for runs; finds and skips the runs that break them.
+
+    Attributes:
+        path: entity/project.
+        operation: as `RunSource.operation`.
+        fetch_project: as `RunSource.fetch_project_fields`.
+        asked: the variables `filters` and `order`.
+        on_count: told the server's count of matching runs with every page.
+        on_broken: told each run that is skipped.
+    """
+
+    path: str
+    operation: Callable[..., Operation]
+    fetch_project: Callable[[Operation, GivesUp | None], dict[str, Any]]
+    asked: Mapping[str, str]
+    on_count: Callable[[int], None] | None = None
+    on_broken: OnBroken | None = None
+    has_read: bool = False
+    broken: dict[str, CommError] = field(default_factory=dict)
+    _broken_in_a_row: int = 0
+
+    def fetch(self, cursor: str | None, size: int) -> Connection:
+        """Fetch a page of `size` runs."""
+        operation = self.operation("Runs", RUNS, **self.asked, cursor=cursor, perPage=size)
+        project = self.fetch_project(operation, prefers_smaller if size > 1 else None)
+        if self.on_count is not None:
+            self.on_count(int(project.get("runCount") or 0))
+        connection: Connection = project.get("runs") or {}
+        if connection.get("edges"):
+            self.has_read, self._broken_in_a_row = True, 0
+        return connection
+
+    def skip(self, cursor: str | None, error: CommError) -> Connection:
+        """Find out which run comes after the cursor, report it, and give the place after it."""
+        self._broken_in_a_row += 1
+        if self._broken_in_a_row > MAX_BROKEN_IN_A_ROW:
+            raise error
+        operation = self.operation("RunNames", RUN_NAMES, **self.asked, cursor=cursor, perPage=1)
+        connection: Connection = self.fetch_project(operation, None).get("runs") or {}
+        edges = connection.get("edges") or []
+        for edge in edges:
+            self._report(edge["node"]["name"], error)
+        return {**connection, "edges": [{"cursor": edge.get("cursor")} for edge in edges]}
+
+    def require_some(self) -> None:
+        """Raise if not one run could be read: a failing server must not pass for an empty list."""
+        if self.broken and not self.has_read:
+            raise next(iter(self.broken.values()))
+
+    def _report(self, run_id: str, error: CommError) -> None:
+        log.warning("%s/%s cannot be listed and is left out: %s", self.path, run_id, error)
+        self.broken[run_id] = error
+        if self.on_broken is not None:
+            self.on_broken(run_id, error)

@@ -1,0 +1,76 @@
+"""Live rows of one history, as the server's JSON: in memory while few, else on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import IO
+
+import orjson
+
+from wb_ops.client.downloads import temporary_file
+
+# Above this size the rows go to an unlinked file.
+MAX_HELD_BYTES = 8 * 1024**2
+
+
+@dataclass(slots=True)
+class LiveRows:
+    """Chunks of rows (JSON texts), each a window of steps, in the order they were added."""
+
+    size_bytes: int = 0
+    _held: dict[int, Sequence[str]] = field(default_factory=dict)
+    _places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _file: IO[bytes] | None = None
+    _count: int = 0
+
+    def add(self, rows: Sequence[str]) -> int:
+        """Keep a chunk and return its number."""
+        number = self._count
+        self._count += 1
+        self.size_bytes += sum(map(len, rows))
+        self._held[number] = rows
+        if self._file is not None or self.size_bytes > MAX_HELD_BYTES:
+            self._spill()
+        return number
+
+    def read(self, number: int) -> Sequence[str]:
+        """Return the rows of a chunk."""
+        if number in self._held:
+            return self._held[number]
+        assert self._file is not None  # noqa: S101 - what is not held was spilled
+        start, size = self._places[number]
+        self._file.seek(start)
+        return _rows(self._file.read(size))
+
+    def close(self) -> None:
+        """Forget the rows."""
+        self._held.clear()
+        if self._file is not None:
+            self._file.close()
+
+    def _spill(self) -> None:
+        if self._file is None:
+            self._file = temporary_file()
+        for number, rows in self._held.items():
+            # One JSON document a chunk: rows may hold any character, newlines too.
+            text = _document(rows)
+            self._places[number] = (self._file.seek(0, 2), len(text))
+            self._file.write(text)
+        self._held.clear()
+
+
+def _document(rows: Sequence[str]) -> bytes:
+    try:
+        return orjson.dumps(rows)
+    except orjson.JSONEncodeError:  # lone surrogates
+        return json.dumps(rows).encode()
+
+
+def _rows(document: bytes) -> list[str]:
+    try:
+        rows: list[str] = orjson.loads(document)
+    except orjson.JSONDecodeError:  # lone surrogates
+        rows = json.loads(document)
+    return rows

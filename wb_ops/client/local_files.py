@@ -1,0 +1,66 @@
+"""Files of others on this disk: under the folder that was named, whole, or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from wb_ops.errors import InvalidRequest
+
+Progress = Callable[[int, int], None]
+_DRIVE = re.compile(r"^[A-Za-z]:")
+
+
+def safe_target(root: str | os.PathLike[str], name: str) -> Path:
+    """Where a file called `name` goes below `root`; names come from the server.
+
+    Raises:
+        InvalidRequest: the name leads out of `root`, also through a link (retry: never).
+    """
+    parts = re.split(r"[/\\]", name)
+    is_plain = name and not _DRIVE.match(name) and "\0" not in name
+    if not is_plain or any(part in ("", ".", "..") for part in parts):
+        raise InvalidRequest(f"File name {name!r} would leave the folder {str(root)!r}.")
+    folder = Path(root).resolve()
+    target = folder.joinpath(*name.split("/"))
+    if not target.parent.resolve().is_relative_to(folder):
+        raise InvalidRequest(f"File name {name!r} leads out of {str(root)!r} through a link.")
+    return target
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[IO[bytes]]:
+    """A file beside `target` that takes its place at the end, if all went well."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
+    try:
+        with open(part, "xb") as file:
+            yield file
+        os.replace(part, target)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(part)
+        raise
+
+
+class Watched:
+    """A file that tells `progress` how many bytes it has been given, after every write."""
+
+    def __init__(self, file: IO[bytes], size_bytes: int, progress: Progress) -> None:
+        self._file = file
+        self._size_bytes = size_bytes
+        self._progress = progress
+        self.seek = file.seek
+        self.tell = file.tell
+        self.truncate = file.truncate
+
+    def write(self, chunk: bytes) -> int:
+        """Write and tell."""
+        written = self._file.write(chunk)
+        self._progress(self._file.tell(), self._size_bytes)
+        return written
