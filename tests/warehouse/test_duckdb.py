@@ -143,12 +143,16 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
         ("postgres", "duckdb:///FILE"),
         ("mysql://host/db", "No warehouse for mysql"),
         ("duckdb://x.duckdb", "three slashes"),
+        ("duckdb://me:hunter2@host/x", "three slashes"),
+        ("duckdb://md:db?motherduck_token=hunter2", "three slashes"),
+        ("//me:hunter2@host/db", "a URL without a scheme"),
         ("duckdb:///", "names no file"),
     ],
 )
 def test_a_url_that_is_no_warehouse(url: str, words: str):
-    with pytest.raises(WarehouseRefused, match=words):
+    with pytest.raises(WarehouseRefused, match=words) as caught:
         connect(url)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_the_name_of_a_dataset():

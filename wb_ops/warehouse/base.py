@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,21 +10,28 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# The warehouse names metric columns inside its transaction, where nobody else can take a name.
+# The warehouse names dynamic columns inside its transaction, where nobody else can take a name.
 # Until then a column carries its key in hex, which no case rule can make equal to another.
-_STAGED = "metric:"
+_NUMBER = "metric:"
+_TEXT = "text:"
 
 
 def staged_name(key: str) -> str:
-    """The column of a metric in a staged file."""
-    return _STAGED + key.encode().hex()
+    """The DOUBLE column of a metric, or of a leaf of config or summary, before it has its name."""
+    return _NUMBER + key.encode().hex()
+
+
+def staged_text(key: str) -> str:
+    """The text column of a leaf of config or summary, before it has its name."""
+    return _TEXT + key.encode().hex()
 
 
 def staged_key(column: str) -> str | None:
-    """The metric of a staged file's column, or None for one of the fixed columns."""
-    if not column.startswith(_STAGED):
+    """The key of a dynamic column, or None for one of the fixed columns."""
+    kind, colon, digits = column.partition(":")
+    if f"{kind}{colon}" not in (_NUMBER, _TEXT):
         return None
-    return bytes.fromhex(column.removeprefix(_STAGED)).decode()
+    return bytes.fromhex(digits).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +53,14 @@ class Batch:
         dataset, owner: where, and whose; a dataset of another project is refused.
         load_id: a batch of a load that is committed again replaces itself.
         runs: table `runs`; rows of the same run_id are replaced.
-        history: staged parquet files of table `history`, each run whole in one file.
-        replaced: runs whose history rows are deleted before the staged ones are inserted.
+        flat: rows of `runs_flat` for these runs: run_id, dynamic columns, _load_id.
+        history: staged parquet files of table `history`: fixed and dynamic columns. A metric past
+            the cap of the warehouse goes to `history_long` instead.
+        replaced: runs whose history rows (both tables) are deleted before the staged ones are
+            inserted.
+        tails: runs whose staged rows begin at this step: only rows from it on are deleted.
+        system_metrics: staged parquet files of table `system_metrics`.
+        replaced_system: runs whose system metrics are deleted before those are inserted.
         deleted: runs that are gone on the server and are marked so.
         meta: rows of `_wb_receipts`, `_wb_loads`, `_wb_state`, replaced by their key.
     """
@@ -56,19 +69,37 @@ class Batch:
     owner: Owner
     load_id: str
     runs: pa.Table
+    flat: pa.Table | None = None
     history: Sequence[Path] = ()
     replaced: Sequence[str] = ()
+    tails: Mapping[str, int] = field(default_factory=dict)
+    system_metrics: Sequence[Path] = ()
+    replaced_system: Sequence[str] = ()
     deleted: Sequence[str] = ()
     meta: Mapping[str, pa.Table] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """How many rows a commit inserted, by the warehouse's own count."""
+    """How many rows a commit inserted, by the warehouse's own count.
+
+    Attributes:
+        runs: rows of `runs`.
+        history_rows: rows of `history`.
+        new_columns: names of the columns that `history` got.
+        long_rows: rows of `history_long`, a row for each value.
+        system_rows: rows of `system_metrics`.
+    """
 
     runs: int
     history_rows: int
     new_columns: tuple[str, ...] = ()
+    long_rows: int = 0
+    system_rows: int = 0
+
+
+# Gives whole tables of a dataset, as `Warehouse.read_tables`.
+Read = Callable[[Sequence[str]], dict[str, "pa.Table"]]
 
 
 class Warehouse(Protocol):
@@ -92,12 +123,23 @@ class Warehouse(Protocol):
         """Return whole (small) tables in their canonical schema; one that is missing is empty."""
         ...
 
+    def read_checked(self, dataset: str, owner: Owner, names: Sequence[str]) -> dict[str, pa.Table]:
+        """Do `check` and `read_tables`; a warehouse that is slow to open is opened once."""
+        ...
+
     def query(self, sql: str, dataset: str | None = None) -> pa.Table:
         """Run a SELECT; names without a schema are looked up in `dataset`."""
         ...
 
     def commit(self, batch: Batch) -> Committed:
         """Write a batch in one transaction."""
+        ...
+
+    def commit_made(self, dataset: str, make: Callable[[Read], Batch]) -> Committed:
+        """Write the batch that `make` gives for what it reads; it must send no request.
+
+        Where the warehouse has transactions, what is read is of the same one.
+        """
         ...
 
     def append(

@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, WarehouseUnavailable
-from wb_ops.tables.schemas import (
-    TABLES,
-)
-from wb_ops.warehouse.base import Batch, Committed, Owner
-from wb_ops.warehouse.duckdb_tables import (
-    add_columns,
-    by_columns,
-    check_owner,
-    create_tables,
-    delete,
-    insert,
-    insert_history,
-    mark_deleted,
-    read,
-    record_owner,
-    schema_exists,
-    select,
-    table_exists,
-    upsert,
-)
+from wb_ops.tables.schemas import TABLES
+from wb_ops.warehouse.base import Batch, Committed, Owner, Read, Warehouse
+from wb_ops.warehouse.duckdb_session import DuckDBSession, select
+from wb_ops.warehouse.layout import Layout, check_name, read_tables
+from wb_ops.warehouse.sql import Limits, literal, quoted
+from wb_ops.warehouse.writing import write_batch, write_journal
 
 BUSY_RETRY_S = 15.0
+MAX_HISTORY_COLUMNS = 1000
+MAX_FLAT_COLUMNS = 500
+# DuckDB takes 80 % of the machine by itself; past this it spills into FILE.tmp beside the file.
+MEMORY_LIMIT = "1GB"
 
 
-class DuckDBWarehouse:
+class DuckDBWarehouse(Warehouse):
     """One file. It is opened for the length of one call, so that others get at it between."""
 
-    def __init__(self, path: Path, *, lock_timeout_s: float) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        lock_timeout_s: float,
+        history_columns: int = MAX_HISTORY_COLUMNS,
+        flat_columns: int = MAX_FLAT_COLUMNS,
+        memory_limit: str = MEMORY_LIMIT,
+    ) -> None:
         self._path = path
         self._lock_timeout_s = lock_timeout_s
+        self._limits = Limits(history_columns, flat_columns, flat_columns)
+        self._memory_limit = memory_limit
 
     def __repr__(self) -> str:
         return f"DuckDBWarehouse({self.url!r})"
@@ -54,6 +56,10 @@ class DuckDBWarehouse:
 
     def check(self, dataset: str, owner: Owner) -> None:
         """Refuse a missing folder, an ambiguous name, another project's dataset, a newer schema."""
+        self.read_checked(dataset, owner, ())
+
+    def read_checked(self, dataset: str, owner: Owner, names: Sequence[str]) -> dict[str, pa.Table]:
+        """Do `check` and `read_tables` in one opening of the file."""
         folder = self._path.absolute().parent
         if not folder.is_dir():
             raise WarehouseRefused(
@@ -61,29 +67,23 @@ class DuckDBWarehouse:
                 "(duckdb:////data/x.duckdb).",
                 path=self.url,
             )
-        # DuckDB names the database by the file, up to its first dot.
-        if dataset.lower() == self._path.name.split(".")[0].lower():
-            raise WarehouseRefused(
-                f"The dataset {dataset!r} would have the name of its DuckDB file, which SQL cannot "
-                "tell apart: choose another file name or pass dataset=.",
-                path=self.url,
-            )
-        if self._path.exists():
-            with self._connection(read_only=False) as connection:
-                check_owner(connection, dataset, owner)
+        if not os.access(folder, os.W_OK):
+            raise WarehouseRefused(f"{folder} is read-only: no file can be made there.")
+        self._refuse_ambiguous(dataset)
+        if not self._path.exists():
+            return self.read_tables(dataset, names)
+        with self._connection(read_only=False) as connection:
+            layout = Layout.read(self._session(connection), dataset)
+            layout.check_owner(owner)
+            return read_tables(layout, names)
 
     def read_tables(self, dataset: str, names: Sequence[str]) -> dict[str, pa.Table]:
         """Return whole tables in their canonical schema; missing ones are empty."""
-        empty = {name: TABLES[name].schema.empty_table() for name in names}
         if not self._path.exists():
-            return empty
+            return {name: TABLES[name].schema.empty_table() for name in names}
         with self._connection(read_only=True) as connection:
-            return {
-                name: read(connection, dataset, name)
-                if table_exists(connection, dataset, name)
-                else empty[name]
-                for name in names
-            }
+            layout = Layout.read(self._session(connection), dataset, names)
+            return read_tables(layout, names)
 
     def query(self, sql: str, dataset: str | None = None) -> pa.Table:
         """Run a SELECT and return its rows.
@@ -95,41 +95,46 @@ class DuckDBWarehouse:
             raise WarehouseRefused(f"{self.url} does not exist: export into it first.")
         with self._connection(read_only=True) as connection:
             if dataset is not None:
-                if not schema_exists(connection, dataset):
+                if not self._session(connection).columns_of(dataset, TABLES):
                     raise WarehouseRefused(f"{self.url} has no dataset {dataset!r}.")
-                connection.execute(f"SET schema = '{dataset}'")
+                connection.execute(f"SET schema = {literal(quoted(dataset))}")
             return select(connection, sql)
 
     def commit(self, batch: Batch) -> Committed:
-        """Write a batch in one transaction; new columns come in the same one.
+        """Write a batch in one transaction; new tables and columns come in the same one.
 
-        Exports of one process take turns; one of another process is waited for.
+        Exports of one process take turns; one of another process is waited for. Staged files are
+        read by DuckDB itself, in parts: memory stays below its `memory_limit` and a little.
         """
+        return self.commit_made(batch.dataset, lambda read: batch)
+
+    def commit_made(self, dataset: str, make: Callable[[Read], Batch]) -> Committed:
+        """As `commit`, of the batch that `make` gives for what it reads in the transaction."""
+        self._refuse_ambiguous(dataset)
         with self._transaction() as connection:
-            check_owner(connection, batch.dataset, batch.owner)
-            create_tables(connection, batch.dataset)
-            runs = upsert(connection, batch.dataset, "runs", batch.runs)
-            delete(connection, batch.dataset, "history", batch.replaced)
-            rows = 0
-            new_columns: list[str] = []
-            for staged in by_columns(batch.history):
-                new_columns += add_columns(connection, batch.dataset, staged)
-                rows += insert_history(connection, batch.dataset, staged)
-            mark_deleted(connection, batch.dataset, batch.deleted, batch.load_id)
-            for name, table in batch.meta.items():
-                upsert(connection, batch.dataset, name, table)
-            return Committed(runs, rows, tuple(new_columns))
+            layout = Layout.read(self._session(connection), dataset)
+            return write_batch(layout, make(partial(read_tables, layout)))
 
     def append(
         self, dataset: str, table_name: str, rows: pa.Table, *, owner: Owner | None = None
     ) -> None:
         """Append rows to a journal table in one transaction; `owner` is checked and recorded."""
+        self._refuse_ambiguous(dataset)
         with self._transaction() as connection:
-            create_tables(connection, dataset)
-            if owner is not None:
-                check_owner(connection, dataset, owner)
-                record_owner(connection, dataset, owner)
-            insert(connection, dataset, table_name, rows)
+            write_journal(self._session(connection), dataset, table_name, rows, owner)
+
+    def _refuse_ambiguous(self, dataset: str) -> None:
+        check_name(dataset)
+        # DuckDB names the database by the file, up to its first dot.
+        if dataset.lower() == self._path.name.split(".")[0].lower():
+            raise WarehouseRefused(
+                f"The dataset {dataset!r} would have the name of its DuckDB file, which SQL cannot "
+                "tell apart: choose another file name or pass dataset=.",
+                path=self.url,
+            )
+
+    def _session(self, connection: duckdb.DuckDBPyConnection) -> DuckDBSession:
+        return DuckDBSession(connection, self._limits)
 
     @contextmanager
     def _transaction(self) -> Iterator[duckdb.DuckDBPyConnection]:
@@ -157,7 +162,10 @@ class DuckDBWarehouse:
     def _connection(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
         connection = self._open(read_only)
         try:
-            connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
+            connection.execute(
+                "SET TimeZone = 'UTC'; SET preserve_insertion_order = false; "
+                f"SET memory_limit = {literal(self._memory_limit)}"
+            )
             yield connection
         except duckdb.Error as exc:
             raise self._mapped(exc) from exc

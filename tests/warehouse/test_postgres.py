@@ -1,0 +1,122 @@
+"""PostgreSQL's URLs, errors and secrets; what every destination does is in tests/contract."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contract"))
+
+from batches import Batches
+
+from wb_ops import (
+    WarehouseError,
+    WarehouseRefused,
+    WarehouseUnavailable,
+    connect,
+)
+from wb_ops.warehouse import Owner
+from wb_ops.warehouse.layout import Layout, read_table
+
+OWNER = Owner("ann", "trials")
+URLS = [
+    "postgresql://ann:S3cret%2Fword@127.0.0.1:1/db",
+    "postgresql://ann@127.0.0.1:1/db?password=S3cret%2Fword&sslmode=disable",
+    "postgresql://ann:S3cret%2Fword@127.0.0.1:bad/db",
+    "postgresql://ann:S3cret%2Fword@127.0.0.1:1/db?no_such_option=S3cret%2Fword",
+]
+
+
+@pytest.mark.parametrize("url", URLS)
+def test_no_password_is_shown(url: str):
+    warehouse = connect(url)
+    with pytest.raises(WarehouseError) as caught:
+        warehouse.check("ann__trials", OWNER)
+    seen = [repr(warehouse), warehouse.url, *traceback.format_exception(caught.value)]
+    assert not [text for text in seen if "S3cret" in text]
+
+
+def test_the_url_keeps_what_tells_the_place():
+    url = "postgresql://ann:x@db.example:5433/runs?host=/run/pg&sslmode=require&history_columns=9"
+    assert connect(url).url == "postgresql://ann@db.example:5433/runs?host=/run/pg"
+    assert connect("postgresql:///runs").url == "postgresql:///runs"
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["postgresql://ann:S3cret@word@host/db", "postgresql://ann:S3#cret@host/db",
+     "postgresql://ann:S3/cret@host/db", "postgresql://ann:S3?cret@host/db"],
+)  # fmt: skip
+def test_a_password_that_breaks_the_url_is_refused_unseen(url: str):
+    with pytest.raises(WarehouseRefused, match="%40") as caught:
+        connect(url)
+    assert "cret" not in str(caught.value)
+
+
+def test_a_server_that_is_not_there_can_be_tried_again():
+    with pytest.raises(WarehouseUnavailable, match="Connection refused") as caught:
+        connect("postgresql://ann@127.0.0.1:1/db").query("select 1")
+    assert caught.value.advice.kind == "backoff"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("postgres:@", "nobody:S3cret@"), 'role "nobody" does not exist'),
+        (("/postgres?", "/no_such_db?"), 'database "no_such_db" does not exist'),
+    ],
+)
+def test_who_is_not_let_in_is_refused(postgres_server: str, change: tuple[str, str], words: str):
+    with pytest.raises(WarehouseRefused, match=words):
+        connect(postgres_server.replace(*change)).check("ann__trials", OWNER)
+
+
+@pytest.mark.parametrize("dataset", ["pg_mine", "x" * 64])
+def test_names_that_postgres_takes_for_itself_or_cuts(dataset: str):
+    with pytest.raises(WarehouseRefused, match="63 bytes"):
+        connect("postgresql://ann@127.0.0.1:1/db").check(dataset, OWNER)
+
+
+def test_a_user_without_rights_is_told_before_anything_is_read(postgres_server: str):
+    admin = connect(postgres_server)
+    with admin._connection() as connection, connection.cursor() as cursor:
+        cursor.execute("create role reader login")
+        connection.commit()
+    reader = connect(postgres_server.replace("postgres:@", "reader:@"))
+    with pytest.raises(WarehouseRefused, match="grant CREATE"):
+        reader.check("ann__trials", OWNER)
+
+
+def test_numbers_that_arrow_has_no_type_for(postgres_server: str):
+    sql = (
+        "select sum(n) as whole, avg(n) as mean, null::numeric as none from (values (1), (2)) t(n)"
+    )
+    summed = connect(postgres_server).query(sql.replace("(1)", "(9007199254740993)"))
+    assert summed.to_pylist()[0]["whole"] == 9007199254740995
+    assert connect(postgres_server).query(sql + " -- of two").to_pylist() == [
+        {"whole": 3, "mean": 1.5, "none": None}
+    ]
+
+
+def test_tables_that_are_read_together_are_of_one_commit(
+    postgres_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    warehouse, writer = connect(postgres_server), connect(postgres_server)
+    make = Batches(tmp_path)
+    dataset = "one_commit"
+    writer.commit(make.batch({"r1": {"a": [1.0]}}, dataset=dataset, load_id="load-1"))
+
+    def read_and_commit(layout: Layout, table_name: str) -> pa.Table:
+        table = read_table(layout, table_name)
+        if table_name == "runs":
+            writer.commit(make.batch({"r1": {"a": [2.0]}}, dataset=dataset, load_id="load-2"))
+        return table
+
+    monkeypatch.setattr("wb_ops.warehouse.layout.read_table", read_and_commit)
+    found = warehouse.read_tables(dataset, ["runs", "_wb_loads"])
+    assert found["runs"]["_load_id"].to_pylist() == ["load-1"]
+    assert found["_wb_loads"]["load_id"].to_pylist() == ["load-1"]

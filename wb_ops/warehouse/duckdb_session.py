@@ -1,0 +1,114 @@
+"""DuckDB's way to do what the commit of a batch needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from wb_ops.errors import WarehouseRefused
+from wb_ops.warehouse.sql import JSON_COLUMNS, Limits, Staged, literal, quoted
+
+_TYPES = {
+    pa.string(): "VARCHAR",
+    pa.int64(): "BIGINT",
+    pa.float64(): "DOUBLE",
+    pa.bool_(): "BOOLEAN",
+    pa.timestamp("us", tz="UTC"): "TIMESTAMP WITH TIME ZONE",
+    pa.list_(pa.string()): "VARCHAR[]",
+}
+
+
+@dataclass(slots=True)
+class DuckDBSession:
+    """A transaction of one connection."""
+
+    connection: duckdb.DuckDBPyConnection
+    limits: Limits
+    _numbers: Iterator[int] = field(default_factory=count)
+
+    def sql_type(self, type_: pa.DataType, name: str = "") -> str:
+        """The type of a column."""
+        return "JSON" if name in JSON_COLUMNS else _TYPES[type_]
+
+    def execute(self, sql: str) -> int:
+        """Run one statement; returns the rows it changed, 0 where it says nothing of rows."""
+        # All of it: a result that is not read to its end blocks the connection.
+        rows = self.connection.execute(sql).fetchall()
+        return int(rows[0][0]) if rows and isinstance(rows[0][0], int) else 0
+
+    def select(self, sql: str) -> pa.Table:
+        """Run one SELECT."""
+        return select(self.connection, sql)
+
+    def columns_of(self, dataset: str, names: Iterable[str]) -> dict[str, dict[str, str]]:
+        """Give table -> column -> type, of these tables in a dataset as it was last committed."""
+        tables = {}
+        # A cursor has a transaction of its own: a table that is not there would abort this one.
+        with self.connection.cursor() as cursor:
+            for table_name in names:
+                # Not from duckdb_columns(): it binds all views of the system first, in 20 ms.
+                try:
+                    rows = cursor.execute(f"DESCRIBE {quoted(dataset, table_name)}").fetchall()
+                except duckdb.CatalogException:
+                    continue
+                tables[table_name] = {row[0]: row[1] for row in rows}
+        return tables
+
+    def prepare_layout(self, dataset: str) -> None:
+        """Nothing to do: the file has one writer."""
+
+    def create_schema(self, dataset: str) -> None:
+        """Create a schema that may be there."""
+        self.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(dataset)}")
+
+    def create_table(self, dataset: str, table_name: str, columns: str) -> None:
+        """Create a table; DuckDB needs no index to find the rows of a run."""
+        self.execute(f"CREATE TABLE {quoted(dataset, table_name)} ({columns})")
+
+    def shared_schema(self) -> str:
+        """The schema in which names without one are looked up."""
+        return "main"
+
+    @contextmanager
+    def rows_of(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[Staged]:
+        """Register Arrow rows; nothing is copied."""
+        name = f"_wb_ops_rows_{next(self._numbers)}"
+        self.connection.register(name, rows)
+        try:
+            yield Staged(name, {column: quoted(column) for column in rows.schema.names})
+        finally:
+            self.connection.unregister(name)
+
+    @contextmanager
+    def files_of(self, paths: Sequence[Path], columns: Sequence[str]) -> Iterator[Staged]:
+        """Let DuckDB itself read the files, in parallel and in parts."""
+        files = ", ".join(literal(str(path)) for path in paths)
+        yield Staged(f"read_parquet([{files}])", {column: quoted(column) for column in columns})
+
+    def unpivoted(self, relation: str, fixed: Sequence[str], keys: Mapping[str, str]) -> str:
+        """Unpivot in one pass over the relation; nulls are left out."""
+        aliases = {f"wb_key_{index}": key for index, key in enumerate(keys.values())}
+        pairs = zip(keys, aliases, strict=True)
+        columns = ", ".join(f"{column} AS {name}" for column, name in pairs)
+        names = ", ".join(f"({literal(name)}, {literal(key)})" for name, key in aliases.items())
+        rows = ", ".join(fixed)
+        return (
+            f"SELECT {rows}, keys.key AS key, long.value AS value FROM "
+            f"(UNPIVOT (SELECT {rows}, {columns} FROM {relation}) ON {', '.join(aliases)} "
+            "INTO NAME name VALUE value) long "
+            f"JOIN (VALUES {names}) keys(name, key) ON keys.name = long.name"
+        )
+
+
+def select(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """Run one SELECT and read all of its rows."""
+    selected = connection.sql(sql)
+    if selected is None:
+        raise WarehouseRefused("The SQL returns no rows: give one SELECT.")
+    return selected.to_arrow_table()
