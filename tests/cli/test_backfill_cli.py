@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -92,6 +93,47 @@ def test_a_plan_that_is_not_the_expected_one_is_refused(server: DevServer):
     assert (done.exit_code, "look at it again" in done.stderr) == (64, True)
     server.edit_run("ann", "trials", "r0", summary='{"best_acc": 0}')
     assert run("apply", "--recipe", BEST, "--yes", "--expect", shown).exit_code == 0
+
+
+def test_a_stored_plan_is_applied_as_it_was_shown(server: DevServer, api: Any):
+    assert run("plan", "--recipe", BEST, "--out", "plan.json").exit_code == 0
+    few = run("apply", "--plan", "plan.json", "--yes", "--max-changes", "8")
+    assert (few.exit_code, "max_changes is 8" in few.stderr) == (64, True)
+    server.edit_run("ann", "trials", "r0", summary='{"best_acc": 5}')
+    done = run("apply", "--plan", "plan.json", "--yes")
+    assert (done.exit_code, "8 written" in done.stdout, "1 in conflict" in done.stdout) == (
+        0, True, True,
+    )  # fmt: skip
+    assert "conflict: r0  best_acc: 0 -> 1" in done.stdout
+    assert summary(server, api, "r0")["best_acc"] == 5
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--plan", "none.json"], "cannot be read"),
+        (["--plan", "plan.json", "--recipe", BEST], "leave out --recipe."),
+        (["--plan", "plan.json", "--target", "tags"], "leave out --target."),
+        (["--plan", "plan.json", "--dataset", "other"], "not 'other'"),
+        (["--plan", "plan.csv"], "no plan of a backfill"),
+    ],
+)
+def test_a_stored_plan_that_cannot_be_used(arguments: list[str], words: str):
+    for name in ("plan.json", "plan.csv"):
+        assert run("plan", "--recipe", BEST, "--out", name).exit_code == 0
+    done = run("apply", "--yes", *arguments)
+    assert (done.exit_code, words in done.stderr) == (64, True)
+
+
+def test_a_terminal_gets_colours_and_a_log_does_not(monkeypatch: pytest.MonkeyPatch):
+    command = ["backfill", "plan", "ann/trials", *WAREHOUSE, "--recipe", BEST]
+    assert "\x1b" not in run("plan", "--recipe", BEST, "--diff").stdout
+    coloured = CliRunner().invoke(cli, [*command, "--diff"], color=True).stdout
+    assert "\x1b[32m+ best_acc: 3" in coloured
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "160")
+    table = click.unstyle(CliRunner().invoke(cli, command).stdout)
+    assert "┃ action ┃" in table
 
 
 def test_json_is_one_object_a_line():

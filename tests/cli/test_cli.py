@@ -74,7 +74,7 @@ class TestExport:
         [
             (["ann/nothing"], {}, 64, "No such project: ann/nothing"),
             (["a/b/c"], {}, 64, "entity/project"),
-            (["ann/trials", "--keys", " , "], {}, 64, "names no metric"),
+            (["ann/trials", "--keys", " , "], {}, 64, "names nothing"),
             (["ann/trials"], {"WANDB_HTTP_TIMEOUT": "30s"}, 64, "WANDB_HTTP_TIMEOUT='30s'"),
             (["ann/trials", "--filters", "{"], {}, 64, "is not JSON"),
             (["ann/trials", "--since", "monday"], {}, 64, "--since 'monday'"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -27,6 +28,8 @@ from wb_ops.settings import Settings
 
 Ask = Callable[[str], list[dict[str, Any]]]
 REQUEST = ExportRequest("ann", "trials")
+# A page of 1,000 runs is halved so often until it holds one: 1000, 500, 250, ... 3, 1.
+HALVINGS = 10
 HISTORY = [{"_step": step, "loss": float(step)} for step in range(10)]
 
 
@@ -48,6 +51,19 @@ def api(server: DevServer) -> Api:
 
 @pytest.mark.usefixtures("project")
 class TestOneRun:
+    def test_that_the_server_cannot_list_is_named_and_not_taken_for_deleted(
+        self, server: DevServer, export: Any, ask: Ask
+    ):
+        export()
+        refused = Fault(Matcher(operation="Runs"), Responder.error(500), times=HALVINGS)
+        server.faults.add(refused)
+        plan, report = export(mode="reconcile")
+        assert list(plan.broken) == report.broken
+        assert len(report.broken) == 1
+        assert report.broken[0] in str(report)
+        assert report.deleted == 0
+        assert ask("select count(*) as n from runs where deleted_at is null") == [{"n": 4}]
+
     def test_its_failure_is_in_its_receipt_and_the_rest_goes_on(
         self, server: DevServer, export: Any, ask: Ask
     ):
@@ -68,6 +84,33 @@ class TestOneRun:
             export(on_incomplete="fail")
         assert caught.value.advice.kind == "backoff"
         assert ask("select count(*) as n from history") == [{"n": 30}]
+
+    def test_a_run_that_is_broken_for_good_fails_no_quiet_export(
+        self, server: DevServer, export: Any, ask: Ask
+    ):
+        broken = Fault(Matcher(origin="storage"), Responder.truncated(50), times=None)
+        export(filters={"name": {"$ne": "r0"}})
+        server.faults.add(broken)
+        with pytest.raises(ExportIncomplete, match="1 of 1"):
+            export()
+        _, report = export()
+        assert report.statuses == {"failed": 1}
+        with pytest.raises(ExportIncomplete, match="1 of 1"):
+            export(on_incomplete="fail")
+
+    def test_a_history_that_never_adds_up_is_read_twice_and_then_at_a_reconcile(
+        self, server: DevServer, export: Any, ask: Ask
+    ):
+        export()
+        server.seed_run("ann", "trials", "odd", history=HISTORY, parquet="off")
+        one_row = {"data": {"project": {"run": {"history": ['{"_step": 0, "loss": 1.0}']}}}}
+        page = Matcher(operation="HistoryPage")
+        server.faults.add(Fault(page, Responder(status=200, body=json.dumps(one_row)), times=None))
+        modes = ("incremental", "incremental", "incremental", "reconcile")
+        reasons = [[run.reason for run in export(mode=mode)[0].runs] for mode in modes]
+        assert reasons == [["new"], ["unexplained before"], [], ["unexplained before"]]
+        with pytest.raises(ExportIncomplete):
+            export(on_incomplete="fail")
 
     def test_a_run_deleted_meanwhile_is_marked(
         self, server: DevServer, api: Api, warehouse: Warehouse, ask: Ask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,14 +15,19 @@ from wb_ops import (
     ExportRequest,
     RateLimited,
     ServerUnavailable,
+    Shard,
     Warehouse,
     WarehouseRefused,
+    commit_plan,
     connect,
     execute_export,
+    execute_shard,
     plan_export,
 )
 from wb_ops.client.pacing import RequestBudget
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.export.decide import PlannedRun
+from wb_ops.export.staging import Stager
 from wb_ops.settings import Settings
 
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -67,6 +73,40 @@ def test_what_was_read_before_a_limit_is_kept(
             kept.append(ask("select count(*) as n from history")[0]["n"])
             assert kept[-1] > kept[-2]
     assert ask("select count(*) as n from history") == [{"n": 120}]
+
+
+@pytest.mark.parametrize(
+    "trouble", [Responder.error(500), Responder.reset(), Responder(status=200, body="{cut")]
+)
+def test_where_twenty_histories_cannot_be_asked_for_together_each_is_asked_for(
+    server: DevServer, warehouse: Warehouse, ask: Ask, trouble: Responder
+):
+    """One run among them may be what the server chokes on."""
+    seed(server, *(f"r{index}" for index in range(6)))
+    api = eager(server)
+    server.faults.add(Fault(Matcher(operation="RunParquetHistory", nth=1), trouble))
+    report = execute_export(
+        plan_export(ExportRequest("ann", "trials"), api, warehouse), api, warehouse
+    )
+    assert report.statuses == {"complete": 6}
+    assert ask("select count(*) as n from history") == [{"n": 60}]
+
+
+def test_a_run_id_longer_than_a_files_name_may_be(server: DevServer, export: Any, ask: Ask):
+    seed(server, "r" * 128)
+    assert export()[1].statuses == {"complete": 1}
+    assert ask("select count(*) as n from history") == [{"n": 10}]
+
+
+def test_a_disk_that_takes_no_staged_rows_is_refused_with_the_remedy(
+    server: DevServer, api: Api, tmp_path: Path
+):
+    seed(server, "r1")
+    source = api.source("ann/trials")
+    stager = Stager(source, api.reader, tmp_path / "gone", "load", redacts=False)
+    planned = PlannedRun(source.fetch_node("r1"), "new", reads_history=True)
+    with pytest.raises(WarehouseRefused, match="TMPDIR"):
+        stager.stage(planned, None)
 
 
 def test_a_run_that_is_deleted_and_comes_back(server: DevServer, export: Any, ask: Ask):
@@ -217,3 +257,34 @@ def test_exports_of_one_process_take_turns(server: DevServer, tmp_path: Any, ask
     assert ask("select count(*) as n, count(distinct (run_id, _step)) as d from history") == [
         {"n": 200, "d": 200}
     ]
+
+
+class TestARunThatTheServerCannotGiveForAMoment:
+    """It was listed, its rows were read, and then its counters cannot be: it is not deleted."""
+
+    @pytest.fixture
+    def unable(self, server: DevServer) -> Fault:
+        seed(server, "r1", "r2", "r3")
+        return Fault(Matcher(operation="Runs"), Responder.error(500), times=None)
+
+    def test_is_kept_as_it_was_listed(
+        self, server: DevServer, warehouse: Warehouse, ask: Ask, unable: Fault
+    ):
+        api = eager(server)
+        plan = plan_export(ExportRequest("ann", "trials"), api, warehouse)
+        server.faults.add(unable)
+        report = execute_export(plan, api, warehouse)
+        assert report.statuses == {"complete": 3}
+        assert ask("select count(*) as n from history") == [{"n": 30}]
+        assert ask("select count(*) as n from runs where deleted_at is null") == [{"n": 3}]
+
+    def test_is_kept_as_its_shard_read_it(
+        self, server: DevServer, warehouse: Warehouse, ask: Ask, unable: Fault, tmp_path: Any
+    ):
+        api = eager(server)
+        plan = plan_export(ExportRequest("ann", "trials"), api, warehouse, str(tmp_path / "plans"))
+        execute_shard(str(plan.uri), Shard(0, 1), api)
+        server.faults.add(unable)
+        assert commit_plan(str(plan.uri), api, warehouse).statuses == {"complete": 3}
+        assert ask("select count(*) as n from history") == [{"n": 30}]
+        assert ask("select count(*) as n from runs where deleted_at is null") == [{"n": 3}]

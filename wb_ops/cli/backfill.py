@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import reduce
 from operator import and_
 from pathlib import Path
@@ -16,17 +16,17 @@ import click
 from wb_ops.backfill import (
     BackfillPlan,
     BackfillRecord,
-    BackfillReport,
     BackfillRequest,
     execute_backfill,
     list_backfills,
     parse_recipe,
     plan_backfill,
 )
+from wb_ops.cli.backfill_output import print_plan, print_report
 from wb_ops.cli.failures import exits_with_advice
 from wb_ops.cli.options import parse_filters
 from wb_ops.client.api import Api
-from wb_ops.errors import InvalidRequest
+from wb_ops.errors import InvalidRequest, WbOpsError
 from wb_ops.warehouse import Warehouse, connect, dataset_name
 
 Options = dict[str, Any]
@@ -44,7 +44,6 @@ _WHAT = (
     click.option("--file", help="A CSV or parquet file with such columns, or a .sql file."),
     click.option(
         "--recipe",
-        "recipes",
         multiple=True,
         help="""Such as 'best("val_acc", also=["loss"])'; may be given several times.""",
     ),
@@ -74,6 +73,13 @@ _WRITE = (
     click.option("--max-changes", type=click.IntRange(0), help="Refuse to write more values."),
     click.option("--safe", is_flag=True, help="One run at a time."),
 )
+
+# What a plan was made of -> the value of an option that was not given.
+_PLANNED: Options = {
+    "sql": None, "file": None, "recipe": (), "resume": None, "target": "summary",
+    "policy": "overwrite", "filters": None, "include_running": False,
+    "include_incomplete": False,
+}  # fmt: skip
 
 
 def _with(*decorators: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -105,25 +111,29 @@ def plan(
         planned = plan_backfill(_request(api, path, dataset, what), api, connect(url))
     if out is not None:
         out.write_text(planned.to_csv() if out.suffix == ".csv" else planned.to_json())
-    _print_plan(planned, as_json=as_json, diff=diff)
+    print_plan(planned, as_json=as_json, diff=diff)
 
 
 @backfill.command()
 @_with(*_WHERE, *_WHAT, *_WRITE)
+@click.option("--plan", "plan_file", metavar="FILE", help="Write what `plan --out x.json` showed.")
 @click.option("--expect", metavar="HASH", help="Refuse a plan that is not the one shown before.")
 @exits_with_advice
 def apply(
     path: str, url: str, dataset: str | None, as_json: bool, yes: bool, expect: str | None,
-    **what: Any,
+    plan_file: str | None, **what: Any,
 ) -> None:  # fmt: skip
-    """Plan, ask, write, read back.
+    """Plan (or take a stored plan), ask, write, read back.
 
     Example: wb-ops backfill apply my-team/my-project --warehouse duckdb:///wandb.duckdb
     --recipe 'best("val_acc", also=["loss"])' --yes
     """
     warehouse = connect(url)
     with Api() as api:
-        planned = plan_backfill(_request(api, path, dataset, what), api, warehouse)
+        if plan_file is not None:
+            planned = _stored_plan(plan_file, api.source(path).path, dataset, what)
+        else:
+            planned = plan_backfill(_request(api, path, dataset, what), api, warehouse)
         if expect is not None and planned.hash != expect:
             raise InvalidRequest(
                 f"The plan is {planned.hash} now, not {expect}: look at it again. "
@@ -167,7 +177,7 @@ def list_(path: str, url: str, dataset: str | None, as_json: bool) -> None:
 def _request(api: Api, path: str, dataset: str | None, what: Options) -> BackfillRequest:
     source = api.source(path)
     what = dict(what)
-    recipes = [parse_recipe(text) for text in what.pop("recipes", ())]
+    recipes = [parse_recipe(text) for text in what.pop("recipe", ())]
     file = what.pop("file", None)
     if file is not None and file.endswith(".sql"):
         if what.get("sql") is not None:
@@ -184,33 +194,38 @@ def _request(api: Api, path: str, dataset: str | None, what: Options) -> Backfil
     )
 
 
+def _stored_plan(file: str, path: str, dataset: str | None, what: Options) -> BackfillPlan:
+    """The plan of a file; of the options only those that say how it is written count."""
+    planned = BackfillPlan.from_json(_read(file, "--plan"))
+    if str(planned.request.owner) != path:
+        raise InvalidRequest(f"--plan {file} is of {planned.request.owner}, not of {path}.")
+    if dataset is not None and dataset != planned.request.dataset_name:
+        raise InvalidRequest(
+            f"--plan {file} is of dataset {planned.request.dataset_name!r}, not {dataset!r}."
+        )
+    if given := [name for name, default in _PLANNED.items() if what[name] != default]:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        raise InvalidRequest(f"--plan {file} has its values already: leave out {options}.")
+    limit = planned.request.max_changes if what["max_changes"] is None else what["max_changes"]
+    safe = what["safe"] or planned.request.safe
+    return replace(planned, request=replace(planned.request, safe=safe, max_changes=limit))
+
+
 def _execute(
     planned: BackfillPlan, api: Api, warehouse: Warehouse, *, as_json: bool, yes: bool
 ) -> None:
-    _print_plan(planned, as_json=as_json, diff=True)
+    print_plan(planned, as_json=as_json, diff=True)
     if planned.to_set and not yes:
         if as_json or not sys.stdin.isatty():
             raise InvalidRequest("Nothing was written: give --yes to write without being asked.")
         click.confirm(f"Write {len(planned.to_set):,} values?", abort=True)
-    report = execute_backfill(planned, api, warehouse)
-    click.echo(json.dumps({"report": _counts(report)}) if as_json else str(report))
-
-
-def _print_plan(planned: BackfillPlan, *, as_json: bool, diff: bool) -> None:
-    if as_json:
-        head = {"backfill_id": planned.backfill_id, "hash": planned.hash}
-        click.echo(json.dumps({"plan": {**head, "counts": planned.counts}}))
-        return
-    click.echo(planned.to_diff() if diff else planned.to_table())
-    click.echo(str(planned).splitlines()[0])
-    click.echo(f"plan {planned.hash}")
-
-
-def _counts(report: BackfillReport) -> dict[str, object]:
-    return {
-        name: len(value) if isinstance(value, list) else value
-        for name, value in asdict(report).items()
-    }
+    try:
+        report = execute_backfill(planned, api, warehouse)
+    except WbOpsError as error:
+        if error.report is not None:
+            print_report(error.report, as_json=as_json)
+        raise
+    print_report(report, as_json=as_json)
 
 
 def _line(record: BackfillRecord) -> str:
@@ -222,8 +237,8 @@ def _line(record: BackfillRecord) -> str:
     )
 
 
-def _read(file: str) -> str:
+def _read(file: str, option: str = "--file") -> str:
     try:
         return Path(file).read_text()
-    except OSError as exc:
-        raise InvalidRequest(f"--file {file} cannot be read: {exc}.") from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise InvalidRequest(f"{option} {file} cannot be read: {exc}.") from exc

@@ -11,10 +11,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from wb_ops.export.commit_plan import commit_plan
+    from wb_ops.export.decide import PlannedRun
     from wb_ops.export.execute import execute_export
-    from wb_ops.export.plan import ExportPlan, PlannedRun, plan_export
+    from wb_ops.export.plan import plan_export
+    from wb_ops.export.planned import ExportPlan, load_plan
     from wb_ops.export.report import ExportReport, Progress
     from wb_ops.export.request import ExportRequest
+    from wb_ops.export.shards import Shard, ShardResult, execute_shard
 
 __all__ = [
     "ExportPlan",
@@ -22,17 +26,27 @@ __all__ = [
     "ExportRequest",
     "PlannedRun",
     "Progress",
+    "Shard",
+    "ShardResult",
+    "commit_plan",
     "execute_export",
+    "execute_shard",
+    "load_plan",
     "plan_export",
 ]
 
 _HOMES = {
-    "ExportPlan": "plan",
+    "ExportPlan": "planned",
     "ExportReport": "report",
     "ExportRequest": "request",
-    "PlannedRun": "plan",
+    "PlannedRun": "decide",
     "Progress": "report",
+    "Shard": "shards",
+    "ShardResult": "shards",
+    "commit_plan": "commit_plan",
     "execute_export": "execute",
+    "execute_shard": "shards",
+    "load_plan": "planned",
     "plan_export": "plan",
 }
 

@@ -21,6 +21,7 @@ class Fingerprint:
             under the same run id does not share.
         heartbeat_at: of a run that has ended; one that logs moves it all the time.
         keys: the exported selection; None means all.
+        redacted: whether values that look like secrets were taken out.
     """
 
     lines: int
@@ -29,6 +30,7 @@ class Fingerprint:
     origin: str = ""
     heartbeat_at: str | None = None
     keys: tuple[str, ...] | None = None
+    redacted: bool = False
 
     def dumps(self) -> str:
         """The form that is stored in a receipt."""
@@ -43,10 +45,22 @@ class Fingerprint:
 
     def covers(self, now: Fingerprint) -> bool:
         """Whether rows read at this fingerprint are all that `now` asks for."""
-        return replace(self, keys=now.keys) == now and _covers_keys(self, now)
+        same = replace(self, keys=now.keys, redacted=now.redacted) == now
+        return same and _covers_keys(self, now) and self.redacted >= now.redacted
+
+    def is_continued_by(self, now: Fingerprint) -> bool:
+        """Whether `now` is the same running history with more rows at its end."""
+        if self.left_running or now.left_running or self.origin != now.origin:
+            return False
+        if self.last_step is None or now.last_step is None:
+            return False
+        grows = now.lines >= self.lines and now.last_step >= self.last_step
+        return grows and _covers_keys(self, now) and self.redacted >= now.redacted
 
 
-def fingerprint(node: Mapping[str, Any], keys: tuple[str, ...] | None) -> Fingerprint:
+def fingerprint(
+    node: Mapping[str, Any], keys: tuple[str, ...] | None, *, redacted: bool = False
+) -> Fingerprint:
     """The fingerprint of a run as the server describes it."""
     has_ended = str(node.get("state")) not in OPEN_STATES
     return Fingerprint(
@@ -56,7 +70,13 @@ def fingerprint(node: Mapping[str, Any], keys: tuple[str, ...] | None) -> Finger
         origin=f"{node.get('id')}@{node.get('createdAt')}",
         heartbeat_at=str(node.get("heartbeatAt")) if has_ended else None,
         keys=None if keys is None else tuple(sorted(keys)),
+        redacted=redacted,
     )
+
+
+def system_fingerprint(node: Mapping[str, Any]) -> str:
+    """What tells one state of a run's system metrics from another: it moves while the run does."""
+    return "|".join(str(node.get(name)) for name in ("id", "createdAt", "state", "heartbeatAt"))
 
 
 def wider_keys(

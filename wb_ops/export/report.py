@@ -6,6 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from wb_ops.errors import Advice
+from wb_ops.export.planned import ExportPlan
 from wb_ops.export.receipts import Receipt
 
 
@@ -25,7 +26,11 @@ class Progress:
 class ExportReport:
     """What an export wrote, and the receipts of its histories.
 
-    `waited_s` is time spent waiting for W&B's request limit.
+    `waited_s` is time spent waiting for W&B's request limit. `changed` counts runs that were left
+    to the next export, because they, or what the warehouse holds of them, changed since the plan.
+    `suspects` names where config and summary hold what looks like a secret: run id and JSON
+    pointer, never the value. `broken` names the runs that the server could not list: they are
+    neither written nor taken for deleted.
     """
 
     load_id: str
@@ -33,8 +38,10 @@ class ExportReport:
     warehouse: str
     runs: int = 0
     history_rows: int = 0
+    system_rows: int = 0
     unchanged: int = 0
     deleted: int = 0
+    changed: int = 0
     requests: int = 0
     size_bytes: int = 0
     waited_s: float = 0.0
@@ -42,6 +49,8 @@ class ExportReport:
     new_columns: list[str] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     advices: list[Advice] = field(default_factory=list)
+    suspects: list[str] = field(default_factory=list)
+    broken: list[str] = field(default_factory=list)
 
     @property
     def unsound(self) -> list[Receipt]:
@@ -55,10 +64,33 @@ class ExportReport:
 
     def __str__(self) -> str:
         checked = ", ".join(f"{count} {status}" for status, count in self.statuses.items())
+        system = f", {self.system_rows:,} system metrics" if self.system_rows else ""
         gone = f", {self.deleted} marked deleted" if self.deleted else ""
+        gone += f", {self.changed} left to the next export" if self.changed else ""
+        gone += f", not given by the server: {', '.join(self.broken)}," if self.broken else ""
         return (
-            f"{self.runs} runs and {self.history_rows:,} history rows written, "
+            f"{self.runs} runs and {self.history_rows:,} history rows{system} written, "
             f"{self.unchanged} runs unchanged{gone} in {self.seconds:.1f} s "
             f"({self.requests} requests, {self.size_bytes / 1e6:.1f} MB); "
-            f"receipts: {checked or 'none needed'}"
+            f"receipts: {checked or 'none needed'}{self._warning}"
         )
+
+    @property
+    def _warning(self) -> str:
+        if not self.suspects:
+            return ""
+        return (
+            f"; {len(self.suspects)} values look like secrets: {', '.join(self.suspects[:3])}"
+            f"{', ...' if len(self.suspects) > 3 else ''}"
+        )
+
+
+def new_report(plan: ExportPlan, warehouse: str) -> ExportReport:
+    """A report of a plan of which nothing is written yet."""
+    return ExportReport(
+        load_id=plan.load_id,
+        dataset=plan.request.dataset_name,
+        warehouse=warehouse,
+        unchanged=plan.unchanged,
+        broken=list(plan.broken),
+    )

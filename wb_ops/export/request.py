@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,11 @@ from wb_ops.warehouse import Owner, dataset_name
 
 Mode = Literal["incremental", "reconcile", "full"]
 OnIncomplete = Literal["mark", "fail"]
+
+TABLE_NAMES = ("runs", "history", "system_metrics")
+DEFAULT_TABLES = ("runs", "history")
+_MOMENTS = ("since", "until")
+_NAME_LISTS = ("keys", "tables", "states", "run_ids")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,11 @@ class ExportRequest:
             ExportIncomplete, after everything else is committed.
         max_workers: histories read at the same time.
         max_cells: values (rows x columns) held and committed at once; bounds the memory.
+        tables: any of "runs", "history", "system_metrics"; `runs` and `runs_flat` are always
+            written.
+        states: only runs in these states, such as ("finished", "failed").
+        run_ids: only these runs: a reconcile of them that moves no watermark.
+        redact_secrets: store values that look like keys or tokens as "[redacted]".
     """
 
     entity: str
@@ -48,6 +58,10 @@ class ExportRequest:
     on_incomplete: OnIncomplete = "mark"
     max_workers: int = 8
     max_cells: int = 20_000_000
+    tables: tuple[str, ...] = DEFAULT_TABLES
+    states: tuple[str, ...] | None = None
+    run_ids: tuple[str, ...] | None = None
+    redact_secrets: bool = False
 
     def __post_init__(self) -> None:
         _check_choice("mode", self.mode, get_args(Mode))
@@ -55,7 +69,11 @@ class ExportRequest:
         for name in ("entity", "project"):
             if not getattr(self, name) or "/" in getattr(self, name):
                 raise InvalidRequest(f"{name}={getattr(self, name)!r}: give one name, without '/'.")
-        for name in ("since", "until"):
+        for name in _NAME_LISTS:
+            _check_names(name, getattr(self, name))
+        for name in self.tables:
+            _check_choice("tables", name, TABLE_NAMES)
+        for name in _MOMENTS:
             moment = getattr(self, name)
             if moment is not None and moment.tzinfo is None:
                 raise InvalidRequest(f"{name}={moment} has no time zone: give it in UTC.")
@@ -79,16 +97,51 @@ class ExportRequest:
     @property
     def scope(self) -> str:
         """A hash of what is asked for; each scope has its own watermark."""
-        asked = {"filters": self.filters, "keys": sorted(self.keys) if self.keys else None}
+        asked: dict[str, Any] = {
+            "filters": self.filters,
+            "keys": sorted(self.keys) if self.keys else None,
+        }
+        # Left out where they ask for nothing, so that scopes of earlier versions go on.
+        if self.states:
+            asked["states"] = sorted(self.states)
+        if set(self.tables) - {"runs"} != {"history"}:
+            asked["tables"] = sorted(self.tables)
+        if self.redact_secrets:
+            asked["redact_secrets"] = True
         text = json.dumps(asked, sort_keys=True, default=str)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     @property
-    def is_window(self) -> bool:
-        """Whether only runs created inside a window are looked at."""
-        return self.since is not None or self.until is not None
+    def is_partial(self) -> bool:
+        """Whether only named runs, or those created inside a window, are looked at."""
+        return self.since is not None or self.until is not None or self.run_ids is not None
+
+    def to_json(self) -> dict[str, Any]:
+        """The request as JSON values, as a plan keeps it."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        moments = {name: values[name] and values[name].isoformat() for name in _MOMENTS}
+        return {**values, "filters": dict(self.filters), **moments}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> ExportRequest:
+        """Read what `to_json` gave."""
+        moments = {name: values[name] and datetime.fromisoformat(values[name]) for name in _MOMENTS}
+        names = {
+            name: None if values[name] is None else tuple(values[name]) for name in _NAME_LISTS
+        }
+        return cls(**{**values, **moments, **names})
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InvalidRequest(f"{name}={value!r}: give one of {', '.join(choices)}.")
+
+
+def _check_names(field_name: str, names: Iterable[str] | None) -> None:
+    if names is None:
+        return
+    # A text is a sequence of texts, too.
+    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+        raise InvalidRequest(f"{field_name}={names!r}: give a tuple of names.")
+    if not names and field_name != "tables":
+        raise InvalidRequest(f"{field_name}=() names nothing: give names, or None for all.")

@@ -1,88 +1,231 @@
-"""One run's history on disk, in the canonical schema, before the warehouse is opened."""
+"""One run's rows on disk, in the canonical schemas, before the warehouse is opened."""
 
 from __future__ import annotations
 
+import json
+import logging
+import re
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
+from typing import TypeVar
+from uuid import uuid4
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wb_ops.client.history import HistoryReader, RawHistory, Selection, joined
+from wb_ops.client.sampled import sampled_history
 from wb_ops.client.source import RunSource
 from wb_ops.client.sources import HistorySources
-from wb_ops.errors import CommError
-from wb_ops.export.plan import PlannedRun
+from wb_ops.errors import (
+    AuthenticationFailed,
+    CommError,
+    ConnectionFailed,
+    MalformedResponse,
+    RateLimited,
+    WarehouseRefused,
+)
+from wb_ops.export.decide import PlannedRun
 from wb_ops.tables.history import MergedHistory, history_batch, history_columns, merge_parts
+from wb_ops.tables.schemas import check_schema, history_schema
+from wb_ops.tables.secrets import TOKEN_PATTERN, redacted
+from wb_ops.tables.system_metrics import system_metrics_table
+from wb_ops.tables.values import decode_document, encode_document, pointers_text
 from wb_ops.warehouse.base import staged_name
+
+log = logging.getLogger("wb_ops")
+
+# A run that cannot be read goes into its receipt; these are not about one run.
+STOPS_ALL = (AuthenticationFailed, RateLimited, ConnectionFailed)
+
+T = TypeVar("T")
+
+# W&B serves the system stream sampled; this many rows at most.
+SYSTEM_SAMPLES = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StagedHistory:
+    """What was read of one history.
+
+    `counts` has the counts of the read and an empty table: the rows are in the files.
+    `line_count` is the server's count when the read began. `has_overlap`: a step may have been
+    read from two files. `tail_from`: only the rows from this step on were read.
+    """
+
+    counts: MergedHistory
+    paths: tuple[Path, ...]
+    rows: int
+    columns: frozenset[str]
+    source: str
+    has_overlap: bool
+    size_bytes: int
+    line_count: int
+    tail_from: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StagedSystem:
+    """What was read of one run's system metrics; `path` is None where there are none."""
+
+    path: Path | None
+    rows: int
 
 
 @dataclass(frozen=True, slots=True)
 class StagedRun:
-    """What was read of one run: its rows in `paths`, or the error that kept them away.
-
-    `history` has the counts of the read and an empty table: the rows are in the files.
-    `has_overlap`: a step may have been read from two files.
-    """
+    """What was read of one run, or the errors that kept it away."""
 
     planned: PlannedRun
-    history: MergedHistory | None = None
-    paths: tuple[Path, ...] = ()
-    rows: int = 0
-    cells: int = 0
-    source: str | None = None
-    has_overlap: bool = False
-    size_bytes: int = 0
+    history: StagedHistory | None = None
+    system: StagedSystem | None = None
     error: CommError | None = None
+    system_error: CommError | None = None
 
     @property
     def run_id(self) -> str:
         """The run's id."""
         return self.planned.run_id
 
+    @property
+    def rows(self) -> int:
+        """Staged history rows."""
+        return 0 if self.history is None else self.history.rows
 
-def stage_history(
-    planned: PlannedRun,
-    source: RunSource,
-    reader: HistoryReader,
-    folder: Path,
-    load_id: str,
-    sources: HistorySources | None,
-) -> StagedRun:
-    """Read one history and write it as parquet, group by group; memory holds one group.
-
-    Raises:
-        CommError: by the table in `errors`.
-    """
-    counts = [merge_parts([])]
-    paths: list[Path] = []
-    rows = cells = 0
-    with reader.read(source, planned.run_id, Selection(planned.keys), sources) as raw:
-        for index, merged in enumerate(raw.iter_merged()):
-            counts.append(replace(merged, table=merged.table.schema.empty_table()))
-            path = folder / f"{planned.run_id.encode().hex()}-{index}.parquet"
-            written, width = _write(planned.run_id, raw, merged, path, load_id)
-            rows, cells = rows + written, cells + written * width
-            paths += [path] if written else []
-    return StagedRun(
-        planned=planned,
-        history=reduce(joined, counts),
-        paths=tuple(paths),
-        rows=rows,
-        cells=cells,
-        source=raw.source,
-        has_overlap=raw.has_overlap,
-        size_bytes=raw.size_bytes,
-    )
+    @property
+    def columns(self) -> frozenset[str]:
+        """Columns of the staged history."""
+        return frozenset() if self.history is None else self.history.columns
 
 
-def _write(
-    run_id: str, raw: RawHistory, merged: MergedHistory, path: Path, load_id: str
-) -> tuple[int, int]:
-    """Write one group; returns (rows, columns)."""
-    table = raw.select(merged.table, own_columns=True)
-    numeric, _ = history_columns(table)
-    batch = history_batch(run_id, table, {key: staged_name(key) for key in numeric}, load_id)
-    if batch.num_rows:
-        pq.write_table(batch, path, compression="lz4")
-    return batch.num_rows, batch.num_columns
+@dataclass(frozen=True, slots=True)
+class Stager:
+    """Reads runs of one project and writes their rows below a local folder."""
+
+    source: RunSource
+    reader: HistoryReader
+    folder: Path
+    load_id: str
+    redacts: bool
+
+    def stage(self, planned: PlannedRun, sources: HistorySources | None) -> StagedRun:
+        """Read what the plan says of one run; memory holds one group of its history.
+
+        Raises:
+            CommError: of STOPS_ALL; others are in what is returned.
+            WarehouseRefused: the folder is full or cannot be written (retry: never).
+        """
+        history, error = _attempt(
+            planned, lambda: self._history(planned, sources) if planned.reads_history else None
+        )
+        system, system_error = _attempt(
+            planned, lambda: self._system(planned) if planned.reads_system else None
+        )
+        return StagedRun(planned, history, system, error, system_error)
+
+    def _history(self, planned: PlannedRun, sources: HistorySources | None) -> StagedHistory:
+        if planned.tail_from is not None:
+            tail = self._read(planned, Selection(planned.keys, planned.tail_from), sources)
+            if tail.counts.first_step == planned.tail_from:
+                return replace(tail, tail_from=planned.tail_from)
+            # The last step that is held is gone: this is not the history that was read before.
+            log.info("run %s: its end does not fit what is held; reading all", planned.run_id)
+            for path in tail.paths:
+                path.unlink()
+            sources = None
+        return self._read(planned, Selection(planned.keys), sources)
+
+    def _read(
+        self, planned: PlannedRun, selection: Selection, sources: HistorySources | None
+    ) -> StagedHistory:
+        counts = [merge_parts([])]
+        paths: list[Path] = []
+        columns: set[str] = set()
+        rows = 0
+        with self.reader.read(self.source, planned.run_id, selection, sources) as raw:
+            for merged in raw.iter_merged():
+                counts.append(replace(merged, table=merged.table.schema.empty_table()))
+                batch = self._batch(planned.run_id, raw, merged)
+                if batch.num_rows:
+                    paths.append(self._write(batch))
+                    rows += batch.num_rows
+                    columns.update(batch.column_names)
+        return StagedHistory(
+            counts=reduce(joined, counts),
+            paths=tuple(paths),
+            rows=rows,
+            columns=frozenset(columns),
+            source=raw.source,
+            has_overlap=raw.has_overlap,
+            size_bytes=raw.size_bytes,
+            line_count=raw.line_count,
+        )
+
+    def _batch(self, run_id: str, raw: RawHistory, merged: MergedHistory) -> pa.Table:
+        table = raw.select(merged.table, own_columns=True)
+        numeric, _ = history_columns(table)
+        names = {key: staged_name(key) for key in numeric}
+        batch = history_batch(run_id, table, names, self.load_id)
+        check_schema(batch, history_schema(list(names.values())))
+        return without_secrets(batch) if self.redacts else batch
+
+    def _system(self, planned: PlannedRun) -> StagedSystem:
+        run_id = planned.run_id
+        rows = sampled_history(self.source, run_id, SYSTEM_SAMPLES, None, "_step", "system")
+        table = system_metrics_table(run_id, rows, sampled=True, load_id=self.load_id)
+        path = self._write(table) if table.num_rows else None
+        return StagedSystem(path, table.num_rows)
+
+    def _write(self, table: pa.Table) -> Path:
+        # Not named after the run: an id may be longer than a file's name.
+        path = self.folder / f"{uuid4().hex}.parquet"
+        try:
+            pq.write_table(table, path, compression="lz4")
+        except OSError as exc:
+            raise WarehouseRefused(
+                f"Rows cannot be staged in {self.folder.parent}: {exc}. Make room there, or set "
+                "TMPDIR to a folder on a larger disk.",
+                exc,
+            ) from exc
+        return path
+
+
+def _attempt(
+    planned: PlannedRun, read: Callable[[], T | None]
+) -> tuple[T | None, CommError | None]:
+    """What was read, or the error that is about this run alone."""
+    try:
+        return read(), None
+    except STOPS_ALL:
+        raise
+    except CommError as error:
+        log.warning("run %s: %s", planned.run_id, error)
+        return None, error
+    except ValueError as exc:
+        # Rows that no rule of ours foresaw: this run's trouble, not everybody's.
+        log.warning("run %s: %s", planned.run_id, exc)
+        return None, MalformedResponse(f"Unreadable rows: {exc}", exc)
+
+
+_RISKY = re.compile(r"(?i)key|secret|passw|token|credential|auth")
+
+
+def without_secrets(batch: pa.Table) -> pa.Table:
+    """Take what looks like a secret out of `_extra`; only rows that need it are visited."""
+    pattern = f"{TOKEN_PATTERN}|{_RISKY.pattern}"
+    mask = pc.match_substring_regex(batch["_extra"], pattern)
+    if not pc.any(mask).as_py():
+        return batch
+    texts, floats = batch["_extra"].to_pylist(), batch["_floats"].to_pylist()
+    for row in pc.indices_nonzero(mask).to_pylist():
+        pointers = json.loads(floats[row]) if floats[row] else []
+        document = redacted(decode_document(texts[row], pointers, "/_extra"))
+        encoded = encode_document(document, "/_extra")
+        texts[row], floats[row] = encoded.text, pointers_text(encoded.floats)
+    for name, cells in (("_extra", texts), ("_floats", floats)):
+        index = batch.schema.get_field_index(name)
+        batch = batch.set_column(index, batch.schema.field(index), pa.array(cells, pa.string()))
+    return batch

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -17,19 +16,7 @@ from wb_ops.warehouse import Warehouse
 # Server and warehouse see changes with a lag (10 minutes have been reported).
 OVERLAP = timedelta(minutes=30)
 
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the last receipt of one run and table says; `row` is all of it."""
-
-    fingerprint: str
-    status: str
-    row: Mapping[str, Any] = field(repr=False)
-
-    @property
-    def is_settled(self) -> bool:
-        """Whether the rows are all there and the run has ended."""
-        return self.status in ("complete", "deleted")
+SETTLED = ("complete", "deleted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +33,63 @@ class Marks:
     reconciled_at: datetime | None = None
     checked_at: datetime | None = None
 
+    def latest(self, other: Marks) -> Marks:
+        """The later of each: an export that ends late takes back nothing that another one did."""
+        pairs = (
+            (self.watermark, other.watermark),
+            (self.reconciled_at, other.reconciled_at),
+            (self.checked_at, other.checked_at),
+        )
+        return Marks(*(max((one for one in pair if one), default=None) for pair in pairs))
+
+
+class Receipts:
+    """The last receipt of each run for one table."""
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        # Column by column: a project's receipts are many, and most are only compared.
+        run_ids = table["run_id"].to_pylist()
+        self._rows = {run_id: row for row, run_id in enumerate(run_ids)}
+        self._statuses = table["status"].to_pylist()
+        self._fingerprints = table["fingerprint"].to_pylist()
+        self._loads = table["load_id"].to_pylist()
+
+    def __contains__(self, run_id: str) -> bool:
+        return run_id in self._rows
+
+    def status(self, run_id: str) -> str | None:
+        """complete, growing, unexplained, failed or deleted; None without a receipt."""
+        row = self._rows.get(run_id)
+        return None if row is None else str(self._statuses[row])
+
+    def fingerprint(self, run_id: str) -> str | None:
+        """What was held at the last load; None or "" where nothing is."""
+        row = self._rows.get(run_id)
+        return None if row is None else self._fingerprints[row]
+
+    def load_id(self, run_id: str) -> str | None:
+        """The load that wrote the run's rows last."""
+        row = self._rows.get(run_id)
+        return None if row is None else self._loads[row]
+
+    def whole(self, run_id: str) -> dict[str, Any] | None:
+        """The whole receipt."""
+        row = self._rows.get(run_id)
+        return None if row is None else dict(self._table.slice(row, 1).to_pylist()[0])
+
+    @property
+    def present(self) -> set[str]:
+        """Runs that are not marked as deleted."""
+        pairs = zip(self._rows, self._statuses, strict=True)
+        return {run_id for run_id, status in pairs if status != "deleted"}
+
+    @property
+    def unsettled(self) -> set[str]:
+        """Runs that were not finished or not complete when they were last read."""
+        pairs = zip(self._rows, self._statuses, strict=True)
+        return {run_id for run_id, status in pairs if status not in SETTLED}
+
 
 @dataclass(frozen=True, slots=True)
 class ExportState:
@@ -53,50 +97,49 @@ class ExportState:
 
     Attributes:
         marks: how far this scope has come.
-        runs, history: the last receipt of each run.
+        receipts: table name -> receipts; every table of a request is there.
         backfilled: runs that a backfill wrote since the last load.
     """
 
-    marks: Marks = field(default_factory=Marks)
-    runs: dict[str, Known] = field(default_factory=dict)
-    history: dict[str, Known] = field(default_factory=dict)
+    marks: Marks
+    receipts: Mapping[str, Receipts] = field(repr=False)
     backfilled: frozenset[str] = frozenset()
 
-    @property
-    def unsettled(self) -> set[str]:
-        """Runs that were not finished or not complete when they were last read."""
-        both = chain(self.runs.items(), self.history.items())
-        return {run_id for run_id, known in both if not known.is_settled}
+    def again(self, tables: tuple[str, ...]) -> set[str]:
+        """Runs to look at whatever the server says of their times."""
+        unsettled = (self.receipts[name].unsettled for name in {"runs", *tables})
+        return set(self.backfilled).union(*unsettled)
 
 
 def read_state(request: ExportRequest, warehouse: Warehouse) -> ExportState:
-    """Read the state of one scope; one opening of the warehouse, none of its large tables."""
+    """Check the warehouse and read the state of one scope; one opening, no large table."""
     names = ("_wb_state", "_wb_receipts", "_wb_backfills")
-    tables = warehouse.read_tables(request.dataset_name, names)
-    row = next(
-        (row for row in tables["_wb_state"].to_pylist() if row["scope"] == request.scope), None
-    )
-    receipts = tables["_wb_receipts"]
-    marks = Marks(row["watermark"], row["reconciled_at"], row["updated_at"]) if row else Marks()
+    tables = warehouse.read_checked(request.dataset_name, request.owner, names)
+    marks = marks_of(tables["_wb_state"], request.scope)
+    wanted = {"runs", "history", *request.tables}
     return ExportState(
         marks=marks,
-        runs=_known(receipts, "runs"),
-        history=_known(receipts, "history"),
+        receipts=receipts_by_table(tables["_wb_receipts"], wanted),
         backfilled=_backfilled(tables["_wb_backfills"], marks.checked_at),
     )
 
 
-def _known(receipts: pa.Table, table_name: str) -> dict[str, Known]:
-    of_table = receipts.filter(pc.equal(receipts["table_name"], table_name))
+def marks_of(state: pa.Table, scope: str) -> Marks:
+    """The marks of one scope in `_wb_state`."""
+    row = next((row for row in state.to_pylist() if row["scope"] == scope), None)
+    return Marks(row["watermark"], row["reconciled_at"], row["updated_at"]) if row else Marks()
+
+
+def receipts_by_table(receipts: pa.Table, names: Iterable[str]) -> dict[str, Receipts]:
+    """`_wb_receipts` by the table that a receipt is for."""
     return {
-        row["run_id"]: Known(row["fingerprint"], row["status"], row) for row in of_table.to_pylist()
+        name: Receipts(receipts.filter(pc.equal(receipts["table_name"], name))) for name in names
     }
 
 
 def _backfilled(journal: pa.Table, since: datetime | None) -> frozenset[str]:
-    # The journal's clock and the export's may be those of two machines.
-    return frozenset(
-        row["run_id"]
-        for row in journal.select(["run_id", "recorded_at"]).to_pylist()
-        if since is None or row["recorded_at"] >= since - OVERLAP
-    )
+    if since is not None:
+        # The journal's clock and the export's may be those of two machines.
+        late = pc.greater_equal(journal["recorded_at"], pa.scalar(since - OVERLAP))
+        journal = journal.filter(late)
+    return frozenset(journal["run_id"].to_pylist())

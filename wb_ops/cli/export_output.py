@@ -20,6 +20,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from wb_ops.client.pacing import RequestBudget
 from wb_ops.export import ExportPlan, ExportReport, Progress
 
 MAX_RECEIPTS = 20
@@ -42,15 +43,17 @@ class Output:
             "dataset": plan.request.dataset_name,
             "listed": plan.listed,
             "unchanged": plan.unchanged,
-            "to_write": len(plan.runs),
+            "to_write": plan.totals.runs,
+            "reasons": plan.totals.reasons,
             "deleted": len(plan.deleted),
             "history_rows": plan.history_rows,
             "requests": plan.requests,
+            "minutes": round(plan.minutes, 2),
         }
         click.echo(json.dumps({"plan": summary}))
 
     @contextmanager
-    def progress(self) -> Iterator[Callable[[Progress], None] | None]:
+    def progress(self, budget: RequestBudget) -> Iterator[Callable[[Progress], None] | None]:
         """Show a bar on a terminal; nothing elsewhere, where the report says it all."""
         if self._as_json or not self._console.is_terminal:
             yield None
@@ -65,8 +68,11 @@ class Output:
             def on_progress(now: Progress) -> None:
                 seconds = max(now.seconds, 1e-3)
                 speed = (
-                    f"{now.rows / seconds:,.0f} rows/s  {now.size_bytes / seconds / 1e6:.1f} MB/s"
+                    f"{now.rows:,} rows  {now.rows / seconds:,.0f} rows/s  "
+                    f"{now.size_bytes / seconds / 1e6:.1f} MB/s"
                 )
+                if (wait_s := budget.wait_s) > 0:
+                    speed += f"  W&B's limit: {wait_s:.0f} s"
                 bar.update(task, completed=now.runs_done, total=now.runs_total, speed=speed)
 
             yield on_progress

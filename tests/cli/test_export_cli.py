@@ -1,0 +1,192 @@
+"""`wb-ops export` beyond its first use: tables, states, CSV files, and what a warehouse holds."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wb_ops import connect
+from wb_ops.cli.failures import run
+from wb_ops.cli.main import cli
+from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+
+Command = Callable[..., tuple[int, str, str]]
+SECRET = "hf_" + "aB" * 17
+TO = ("--to", "duckdb:///w.duckdb")
+
+
+@pytest.fixture
+def wb_ops(
+    server: DevServer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Command:
+    """Runs the command line in this process; exit code, stdout, stderr."""
+    monkeypatch.setenv("WANDB_BASE_URL", server.url)
+    monkeypatch.setenv("WANDB_API_KEY", server.api_key)
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        try:
+            code = run(cli, list(arguments))
+        except SystemExit as exit_:
+            code = int(str(exit_.code))
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(autouse=True)
+def project(server: DevServer) -> DevServer:
+    for index, state in enumerate(["finished", "failed", "running"]):
+        server.seed_run(
+            "ann", "trials", f"r{index}", state=state, display_name=f"run {index}",
+            history=[{"_step": step, "loss": 1.0 * step} for step in range(5)],
+            config={"lr": index / 10, "_internal": 1, "hub_token": SECRET},
+            summary={"loss": index}, events=[{"_timestamp": 1.0, "system.cpu": 1}],
+        )  # fmt: skip
+    return server
+
+
+def test_help_is_that_of_the_export(wb_ops: Command):
+    code, out, _ = wb_ops("export", "--help")
+    assert code == 0
+    for option in ("--to", "--csv", "--tables", "--redact-secrets", "status --to URL"):
+        assert option in out
+
+
+def test_options_may_stand_before_the_project(wb_ops: Command):
+    code, out, _ = wb_ops("export", *TO, "--tables", "runs,system_metrics", "ann/trials")
+    assert code == 0
+    assert "3 runs and 0 history rows, 3 system metrics written" in out
+
+
+def test_suspects_are_named_and_can_be_redacted(wb_ops: Command, tmp_path: Path):
+    _, out, _ = wb_ops("export", "ann/trials", *TO)
+    assert "3 values look like secrets" in out
+    assert SECRET not in out
+    wb_ops("export", "ann/trials", *TO, "--redact-secrets")
+    held = connect(f"duckdb:///{tmp_path / 'w.duckdb'}").query("select * from runs", "ann__trials")
+    assert SECRET not in str(held.to_pylist())
+
+
+class TestCsv:
+    def read(self, path: Path) -> list[dict[str, str]]:
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    def test_a_file_has_the_runs(self, wb_ops: Command, tmp_path: Path):
+        code, out, _ = wb_ops("export", "ann/trials", "--csv", "runs.csv", "--states", "finished")
+        assert (code, out) == (0, "1 runs written to runs.csv\n")
+        row = self.read(tmp_path / "runs.csv")[0]
+        assert row["name"] == "run 0"
+        assert json.loads(row["config"]) == {"lr": 0.0, "hub_token": SECRET}
+        assert json.loads(row["summary"]) == {"loss": 0}
+
+    def test_a_folder_has_the_histories_too(self, wb_ops: Command, tmp_path: Path):
+        code, _, _ = wb_ops("export", "ann/trials", "--csv", "out", "--redact-secrets")
+        assert code == 0
+        assert len(self.read(tmp_path / "out" / "runs.csv")) == 3
+        assert SECRET not in (tmp_path / "out" / "runs.csv").read_text()
+        assert [row["loss"] for row in self.read(tmp_path / "out" / "r1.csv")] == [
+            "0.0", "1.0", "2.0", "3.0", "4.0",
+        ]  # fmt: skip
+
+    def test_a_history_is_redacted_too(self, wb_ops: Command, server: DevServer, tmp_path: Path):
+        history = [{"_step": 0, "note": f"use {SECRET}", "deep": {"said": [SECRET]}, "loss": 1.0}]
+        server.seed_run("ann", "trials", "told", history=history)
+        code, _, err = wb_ops("export", "ann/trials", "--csv", "out", "--redact-secrets")
+        assert code == 0, err
+        text = (tmp_path / "out" / "told.csv").read_text()
+        assert SECRET not in text
+        assert "[redacted]" in text
+
+    @pytest.mark.parametrize("option", ["--dry-run", "--json", "--mode=full", "--tables=runs"])
+    def test_an_option_that_it_would_pass_over_is_refused(
+        self, wb_ops: Command, tmp_path: Path, option: str
+    ):
+        (tmp_path / "runs.csv").write_text("mine")
+        code, _, err = wb_ops("export", "ann/trials", "--csv", "runs.csv", option)
+        assert code == 64
+        assert option.partition("=")[0] in err
+        assert (tmp_path / "runs.csv").read_text() == "mine"
+
+    def test_a_file_that_is_there_stays_until_the_new_one_is_complete(
+        self, wb_ops: Command, server: DevServer, tmp_path: Path
+    ):
+        (tmp_path / "runs.csv").write_text("mine")
+        server.faults.add(Fault(Matcher(operation="Runs"), Responder.error(401), times=None))
+        code, _, _ = wb_ops("export", "ann/trials", "--csv", "runs.csv")
+        assert code == 77
+        assert (tmp_path / "runs.csv").read_text() == "mine"
+        assert [path.name for path in tmp_path.iterdir()] == ["runs.csv"]
+
+    def test_one_destination_is_needed(self, wb_ops: Command):
+        for arguments in ((), ("--csv", "x.csv", *TO)):
+            code, _, err = wb_ops("export", "ann/trials", *arguments)
+            assert code == 64
+            assert "--to WAREHOUSE or --csv FILE" in err
+
+    def test_a_place_that_cannot_be_written_is_refused(self, wb_ops: Command):
+        code, _, err = wb_ops("export", "ann/trials", "--csv", "no/such/folder/x.csv")
+        assert code == 73
+        assert "cannot be written" in err
+
+
+class TestStatus:
+    def test_it_tells_what_is_held_without_asking_wandb(self, wb_ops: Command, server: DevServer):
+        storage = Fault(Matcher(origin="storage", nth=1), Responder.truncated(50))
+        server.faults.add(storage)
+        wb_ops("export", "ann/trials", *TO)
+        server.requests.clear()
+        code, out, _ = wb_ops("export", "status", *TO)
+        assert code == 0
+        assert "ann__trials: ann/trials" in out
+        assert "3 runs, 10 history rows" in out
+        assert "1 complete, 1 failed, 1 growing" in out
+        assert "MalformedResponse" in out
+        assert server.requests.operations() == []
+
+    def test_it_speaks_json(self, wb_ops: Command):
+        wb_ops("export", "ann/trials", *TO)
+        _, out, _ = wb_ops("export", "status", "ann/trials", *TO, "--json")
+        status: dict[str, Any] = json.loads(out)
+        assert (status["runs"], status["history_rows"], status["incomplete"]) == (3, 15, [])
+        assert status["last_load"]["status"] == "complete"
+        assert status["lag_s"] >= 0
+
+    def test_an_empty_warehouse_is_no_error(self, wb_ops: Command, tmp_path: Path):
+        connect(f"duckdb:///{tmp_path / 'w.duckdb'}")
+        code, out, err = wb_ops("export", "status", "ann/trials", *TO)
+        assert code == 0, err
+        assert "0 runs, 0 history rows" in out
+
+
+def test_a_newer_schema_is_refused_before_anything_is_read(
+    wb_ops: Command, server: DevServer, tmp_path: Path
+):
+    import duckdb
+
+    wb_ops("export", "ann/trials", *TO)
+    with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
+        connection.execute("update ann__trials._wb_state set schema_version = 99")
+    server.requests.clear()
+    code, _, err = wb_ops("export", "ann/trials", *TO)
+    assert code == 73
+    assert "newer wb_ops" in err
+    assert server.requests.operations() == []
+
+
+def test_a_filter_that_cannot_match_is_refused_before_anything_is_written(
+    wb_ops: Command, tmp_path: Path
+):
+    code, _, err = wb_ops("export", "ann/trials", *TO, "--filters", '{"config.lr": {"$near": 1}}')
+    assert code == 64
+    assert "$near" in err
+    assert not (tmp_path / "w.duckdb").exists()

@@ -1,0 +1,174 @@
+"""Whatever happens to the runs between exports: the warehouse ends equal to the server."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from wb_ops import (
+    Api,
+    ExportRequest,
+    commit_plan,
+    connect,
+    execute_export,
+    execute_shard,
+    plan_export,
+)
+from wb_ops.devserver import DevServer
+
+EXAMPLES = int(os.environ.get("WB_OPS_EXAMPLES", "3"))
+STEPS = int(os.environ.get("WB_OPS_STEPS", "10"))
+IDS = ("a", "b", "c")
+_projects = count()
+
+
+@dataclass
+class Known:
+    """What a run must be in the warehouse: rows by step, tags, and whether it is there."""
+
+    rows: dict[int, dict[str, float]] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    running: bool = False
+    is_gone: bool = False
+
+
+class Project(RuleBasedStateMachine):
+    """Logs, resumes, edits and deletes runs, and exports in between."""
+
+    server: DevServer
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.project = f"p{next(_projects)}"
+        self.folder = TemporaryDirectory(prefix="wb_ops-convergence-")
+        self.api = Api({"base_url": self.server.url}, api_key=self.server.api_key)
+        self.warehouse = connect(f"duckdb:///{Path(self.folder.name) / 'w.duckdb'}")
+        self.request = ExportRequest("ann", self.project, max_cells=200)
+        self.runs: dict[str, Known] = {}
+        self.server.seed_run("ann", self.project, "anchor", history=[{"_step": 0, "x": 0.0}])
+        self.runs["anchor"] = Known({0: {"x": 0.0}})
+
+    def teardown(self) -> None:
+        self.export("reconcile", shards=0)
+        self.compare(after_reconcile=True)
+        self.api.close()
+        self.folder.cleanup()
+
+    @rule(run_id=st.sampled_from(IDS), rows=st.integers(0, 6), running=st.booleans())
+    def start(self, run_id: str, rows: int, running: bool) -> None:
+        """A new run, or one made anew under the id of a deleted one."""
+        if run_id in self.runs and not self.runs[run_id].is_gone:
+            return
+        history = [{"_step": step, "x": step + 0.5} for step in range(rows)]
+        state = "running" if running else "finished"
+        self.server.seed_run("ann", self.project, run_id, state=state, history=history)
+        self.runs[run_id] = Known({row["_step"]: {"x": row["x"]} for row in history}, [], running)
+
+    @rule(run_id=st.sampled_from(IDS), rows=st.integers(1, 5), again=st.booleans(), y=st.booleans())
+    def log(self, run_id: str, rows: int, again: bool, y: bool) -> None:
+        """More rows, of a run that has ended too (resumed); `again`: the last step once more."""
+        run = self.runs.get(run_id)
+        if run is None or run.is_gone:
+            return
+        first = max(run.rows, default=-1) + (0 if again and run.rows else 1)
+        new = [
+            {"_step": step, "x": step * 2.0, **({"y": 1.0} if y else {})}
+            for step in range(first, first + rows)
+        ]
+        self.server.append_history("ann", self.project, run_id, new)
+        for row in new:
+            step = int(row.pop("_step"))
+            run.rows[step] = {**run.rows.get(step, {}), **row}
+
+    @rule(run_id=st.sampled_from(IDS))
+    def finish(self, run_id: str) -> None:
+        run = self.runs.get(run_id)
+        if run is not None and run.running and not run.is_gone:
+            self.server.finish_run("ann", self.project, run_id)
+            run.running = False
+
+    @rule(run_id=st.sampled_from(IDS), tag=st.sampled_from(["best", "bad"]))
+    def edit(self, run_id: str, tag: str) -> None:
+        run = self.runs.get(run_id)
+        if run is not None and not run.is_gone:
+            self.server.edit_run("ann", self.project, run_id, tags=[tag])
+            run.tags = [tag]
+
+    @rule(run_id=st.sampled_from(IDS))
+    def delete(self, run_id: str) -> None:
+        run = self.runs.get(run_id)
+        if run is not None and not run.is_gone:
+            self.server.delete_run("ann", self.project, run_id)
+            run.is_gone = True
+
+    @precondition(lambda self: len(self.runs) > 1)
+    @rule(mode=st.sampled_from(["incremental", "reconcile", "full"]), shards=st.integers(0, 2))
+    def export_and_compare(self, mode: str, shards: int) -> None:
+        self.export(mode, shards)
+        self.compare(after_reconcile=mode != "incremental")
+
+    def export(self, mode: Any, shards: int) -> None:
+        request = replace(self.request, mode=mode)
+        if not shards:
+            execute_export(plan_export(request, self.api, self.warehouse), self.api, self.warehouse)
+            return
+        plan = plan_export(request, self.api, self.warehouse, self.folder.name)
+        assert plan.uri is not None
+        for shard in plan.shards(shards):
+            execute_shard(plan.uri, shard, self.api)
+        commit_plan(plan.uri, self.api, self.warehouse)
+
+    def compare(self, *, after_reconcile: bool) -> None:
+        """Histories always; tags and deletions where the whole listing was compared."""
+        there = {run_id: run for run_id, run in self.runs.items() if not run.is_gone}
+        columns = {row["column_name"] for row in self.ask("select column_name from _wb_columns")}
+        y = "y" if "y" in columns else "null::double as y"
+        x = "x" if "x" in columns else "null::double as x"
+        found = self.ask(f"select run_id, _step, {x}, {y} from history order by run_id, _step")
+        expected = [
+            {"run_id": run_id, "_step": step, "x": row.get("x"), "y": row.get("y")}
+            for run_id, run in sorted(there.items())
+            for step, row in sorted(run.rows.items())
+        ]
+        assert [row for row in found if row["run_id"] in there] == expected
+        if after_reconcile:
+            gone = "select run_id, tags from runs where deleted_at is null order by run_id"
+            assert self.ask(gone) == [
+                {"run_id": run_id, "tags": run.tags} for run_id, run in sorted(there.items())
+            ]
+        receipts = self.ask("select status from _wb_receipts where table_name = 'history'")
+        assert {row["status"] for row in receipts} <= {"complete", "growing", "deleted"}
+
+    def ask(self, sql: str) -> list[dict[str, Any]]:
+        return self.warehouse.query(sql, self.request.dataset_name).to_pylist()
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("parquet", [True, False], ids=["files", "windows"])
+def test_the_warehouse_ends_equal_to_the_server(parquet: bool):
+    with DevServer(parquet=parquet, parquet_rows_per_file=3) as server:
+        machine = type("ProjectOnServer", (Project,), {"server": server})
+        run_state_machine_as_test(
+            machine,
+            settings=settings(
+                max_examples=EXAMPLES,
+                stateful_step_count=STEPS,
+                deadline=None,
+                derandomize=EXAMPLES < 20,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )

@@ -1,0 +1,260 @@
+"""A plan is a folder: it goes on where a killed planner stopped, and its parts run anywhere."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wb_ops import (
+    Api,
+    ExportRequest,
+    InvalidRequest,
+    NotFound,
+    RateLimited,
+    Shard,
+    Warehouse,
+    commit_plan,
+    connect,
+    execute_export,
+    execute_shard,
+    load_plan,
+    plan_export,
+)
+from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.settings import Settings
+
+Ask = Callable[[str], list[dict[str, Any]]]
+REQUEST = ExportRequest("ann", "trials", tables=("runs", "history", "system_metrics"))
+ALL = "select * exclude (_load_id) from {} order by all"
+TABLES = ("runs", "runs_flat", "history", "system_metrics")
+
+
+def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
+    return [{"_step": step, "loss": step / 7} for step in range(start, start + count)]
+
+
+@pytest.fixture
+def project(server: DevServer) -> DevServer:
+    server.seed_runs(
+        {
+            "entity": "ann", "project": "trials", "run_id": f"r{index}", "history": rows(index + 1),
+            "created_at": f"2026-01-0{index + 1}T00:00:00", "config": {"lr": index / 10},
+            "events": [{"_timestamp": 1.0 * tick, "system.cpu": tick} for tick in range(3)],
+        }
+        for index in range(6)
+    )  # fmt: skip
+    return server
+
+
+@pytest.fixture
+def impatient(server: DevServer) -> Api:
+    settings = Settings(api_key=server.api_key, base_url=server.url, max_attempts=1)
+    return Api(settings=replace(settings, max_wait_s=1.0))
+
+
+@pytest.fixture(params=["path", "memory"])
+def staging(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A local folder, and one that only fsspec knows."""
+    return str(tmp_path / "plans") if request.param == "path" else f"memory://{tmp_path.name}/plans"
+
+
+def in_shards(plan_uri: str, n: int, api: Api, warehouse: Warehouse):
+    # What an orchestrator passes around is JSON.
+    carried = json.loads(json.dumps([asdict(one) for one in load_plan(plan_uri).shards(n)]))
+    results = [execute_shard(plan_uri, Shard(**values), api) for values in reversed(carried)]
+    return results, commit_plan(plan_uri, api, warehouse)
+
+
+@pytest.mark.usefixtures("project")
+class TestShards:
+    def test_give_the_tables_that_one_process_gives(
+        self, api: Api, warehouse: Warehouse, staging: str, tmp_path: Path
+    ):
+        alone = connect(f"duckdb:///{tmp_path / 'alone.db'}")
+        execute_export(plan_export(REQUEST, api, alone), api, alone)
+        plan = plan_export(REQUEST, api, warehouse, staging)
+        assert plan.uri is not None
+        results, report = in_shards(plan.uri, 4, api, warehouse)
+        assert sum(result.runs for result in results) == 6
+        assert max(result.runs for result in results) <= 2
+        assert (report.runs, report.history_rows, report.system_rows) == (6, 21, 18)
+        for table in TABLES:
+            sql = ALL.format(table)
+            dataset = REQUEST.dataset_name
+            assert warehouse.query(sql, dataset).equals(alone.query(sql, dataset)), table
+        assert plan_export(REQUEST, api, warehouse).runs == ()
+
+    def test_that_are_missing_are_named_and_nothing_is_written(
+        self, api: Api, warehouse: Warehouse, staging: str
+    ):
+        plan_uri = plan_export(REQUEST, api, warehouse).save(staging)
+        with pytest.raises(InvalidRequest, match="No shard"):
+            commit_plan(plan_uri, api, warehouse)
+        for index in (0, 2):
+            execute_shard(plan_uri, Shard(index, 4), api)
+        with pytest.raises(InvalidRequest, match=r"2 of 4 shards .*: 1-of-4, 3-of-4"):
+            commit_plan(plan_uri, api, warehouse)
+        assert warehouse.read_tables(REQUEST.dataset_name, ["runs"])["runs"].num_rows == 0
+
+    def test_committed_twice_are_committed_once(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str, ask: Ask
+    ):
+        plan_uri = plan_export(REQUEST, api, warehouse).save(staging)
+        _, first = in_shards(plan_uri, 2, api, warehouse)
+        loads = ask("select * from _wb_loads")
+        server.requests.clear()
+        again = commit_plan(plan_uri, api, warehouse)
+        assert (again.load_id, again.runs, again.history_rows) == (first.load_id, 6, 21)
+        assert ask("select * from _wb_loads") == loads
+        assert server.requests.operations() == []
+
+    def test_go_on_where_a_limit_stopped_them(
+        self, server: DevServer, impatient: Api, warehouse: Warehouse, staging: str
+    ):
+        request = replace(REQUEST, tables=("runs", "history"), max_workers=1, max_cells=1)
+        plan_uri = plan_export(request, impatient, warehouse).save(staging)
+        stop = Fault(Matcher(origin="storage", nth=4), Responder.rate_limited(1.5))
+        server.faults.add(stop)
+        with pytest.raises(RateLimited):
+            execute_shard(plan_uri, Shard(0, 1), impatient)
+        server.faults.clear()
+        server.requests.clear()
+        settings = Settings(api_key=server.api_key, base_url=server.url)
+        with Api(settings=settings) as patient:
+            assert execute_shard(plan_uri, Shard(0, 1), patient).runs == 6
+        read = [one for one in server.requests if one.origin == "storage"]
+        assert 0 < len(read) <= 3, "what was staged before the limit is not read again"
+
+    def test_leave_a_run_that_changed_since_to_the_next_export(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str, ask: Ask
+    ):
+        plan_uri = plan_export(REQUEST, api, warehouse).save(staging)
+        execute_shard(plan_uri, Shard(0, 1), api)
+        server.append_history("ann", "trials", "r5", rows(4, start=6))
+        server.delete_run("ann", "trials", "r4")
+        report = commit_plan(plan_uri, api, warehouse)
+        assert (report.changed, report.runs) == (1, 4)
+        assert ask("select run_id from runs where run_id in ('r4', 'r5')") == []
+        plan = plan_export(REQUEST, api, warehouse)
+        assert [run.run_id for run in plan.runs] == ["r5"]
+        execute_export(plan, api, warehouse)
+        assert ask("select count(*) as n from history where run_id = 'r5'") == [{"n": 10}]
+
+    def test_take_a_run_that_goes_on_logging_as_far_as_they_read_it(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str, ask: Ask
+    ):
+        server.seed_run("ann", "trials", "live", state="running", history=rows(5))
+        held = "select count(*) as n, max(_step) as last from history where run_id = 'live'"
+        for start in (5, 9):
+            plan_uri = plan_export(REQUEST, api, warehouse).save(staging)
+            execute_shard(plan_uri, Shard(0, 1), api)
+            server.append_history("ann", "trials", "live", rows(4, start=start))
+            assert commit_plan(plan_uri, api, warehouse).changed == 0
+            assert ask(held) == [{"n": start, "last": start - 1}]
+            status = (
+                "select status from _wb_receipts where run_id = 'live' and table_name = 'history'"
+            )
+            assert ask(status) == [{"status": "growing"}]
+        server.edit_run("ann", "trials", "live", state="finished")
+        execute_export(plan_export(REQUEST, api, warehouse), api, warehouse)
+        assert ask(held) == [{"n": 13, "last": 12}]
+        assert ask("select state from runs where run_id = 'live'") == [{"state": "finished"}]
+
+    def test_do_not_go_back_behind_another_export(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str, ask: Ask
+    ):
+        server.seed_run("ann", "trials", "live", state="running", history=rows(5))
+        plan_uri = plan_export(REQUEST, api, warehouse).save(staging)
+        execute_shard(plan_uri, Shard(0, 1), api)
+        server.append_history("ann", "trials", "live", rows(5, start=5))
+        execute_export(plan_export(REQUEST, api, warehouse), api, warehouse)
+        before = ask("select * from history order by all")
+        marks = ask("select watermark, reconciled_at, updated_at from _wb_state")
+        report = commit_plan(plan_uri, api, warehouse)
+        assert (report.runs, report.changed) == (0, 7)
+        assert ask("select * from history order by all") == before
+        assert ask("select watermark, reconciled_at, updated_at from _wb_state") == marks
+
+    def test_of_an_export_that_reads_nothing_are_none(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str, ask: Ask
+    ):
+        execute_export(plan_export(REQUEST, api, warehouse), api, warehouse)
+        server.edit_run("ann", "trials", "r1", tags=["late"])
+        plan = plan_export(replace(REQUEST, mode="reconcile"), api, warehouse, staging)
+        assert plan.shards(8) == ()
+        assert plan.uri is not None
+        assert commit_plan(plan.uri, api, warehouse).runs == 1
+        assert ask("select tags from runs where run_id = 'r1'") == [{"tags": ["late"]}]
+
+
+def test_a_killed_listing_goes_on(
+    project: DevServer, impatient: Api, warehouse: Warehouse, staging: str,
+    monkeypatch: pytest.MonkeyPatch,
+):  # fmt: skip
+    monkeypatch.setattr("wb_ops.export.plan.MAX_PAGE_SIZE", 2)
+    started = datetime.now(UTC)
+    broken = plan_export(REQUEST, impatient, warehouse)
+    project.edit_run("ann", "trials", "r5", raw_config="{broken")
+    with monkeypatch.context() as patch:
+        from wb_ops.export import plan as planning
+
+        def decide_until_r4(request: Any, node: Any, state: Any, mode: Any) -> Any:
+            if node["name"] == "r4":
+                raise KeyboardInterrupt
+            return original(request, node, state, mode)
+
+        original = planning.decide
+        patch.setattr(planning, "decide", decide_until_r4)
+        with pytest.raises(KeyboardInterrupt):
+            plan_export(REQUEST, impatient, warehouse, staging)
+    project.requests.clear()
+    plan = plan_export(REQUEST, impatient, warehouse, staging)
+    filters = [one.variables["filters"] for one in project.requests if one.operation == "Runs"]
+    assert "2026-01-04" in filters[0], "the listing goes on with the last run that is on disk"
+    assert plan.listed == broken.listed == 6
+    assert sorted(run.run_id for run in plan.runs) == [f"r{index}" for index in range(6)]
+    assert started <= plan.planned_at
+    assert plan.after.watermark is not None
+    assert plan.after.watermark <= plan.planned_at
+    again = plan_export(REQUEST, impatient, warehouse, staging)
+    assert again.plan_id != plan.plan_id, "a finished plan is not continued"
+
+
+def test_a_plan_says_what_it_costs_and_reads_back_the_same(
+    project: DevServer, api: Api, warehouse: Warehouse, staging: str
+):
+    plan = plan_export(REQUEST, api, warehouse)
+    assert "6 new" in str(plan)
+    assert "21 rows" in str(plan)
+    assert "min at the current limit" in str(plan)
+    stored = load_plan(plan.save(staging))
+    assert str(stored) == str(plan)
+    assert stored.request == plan.request
+    assert (stored.before, stored.after, stored.load_id) == (plan.before, plan.after, plan.load_id)
+    assert stored.runs == plan.runs
+
+
+def test_what_is_no_plan_is_named(api: Api, warehouse: Warehouse, staging: str):
+    with pytest.raises(NotFound, match="No finished plan"):
+        load_plan(f"{staging}/nothing")
+    with pytest.raises(InvalidRequest, match="index=3 of count=3"):
+        Shard(3, 3)
+    with pytest.raises(InvalidRequest, match="unknown"):
+        plan_export(REQUEST, api, warehouse, "unknown://bucket/plans")
+
+
+def test_a_plan_of_another_server_is_refused(
+    project: DevServer, api: Api, warehouse: Warehouse, staging: str
+):
+    plan_uri = plan_export(REQUEST, api, warehouse).save(staging)
+    elsewhere = Api({"base_url": "http://127.0.0.1:9"}, api_key="w" * 40)
+    with pytest.raises(InvalidRequest, match="this Api of"):
+        execute_shard(plan_uri, Shard(0, 1), elsewhere)
+    with pytest.raises(InvalidRequest, match="this Api of"):
+        commit_plan(plan_uri, elsewhere, warehouse)

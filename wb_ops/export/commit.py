@@ -1,0 +1,229 @@
+"""Commits batches of sealed runs. The warehouse is open only inside a commit.
+
+Two exports of one dataset may run at once: a run that another load has written since this one
+was planned is left as that one wrote it, and the next export looks at it again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from itertools import chain
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from wb_ops.client.source import Node
+from wb_ops.export.conflicts import marked
+from wb_ops.export.planned import ExportPlan
+from wb_ops.export.receipts import Receipt, receipts_table, runs_receipt
+from wb_ops.export.report import ExportReport
+from wb_ops.export.sealed import Sealed
+from wb_ops.export.state import Marks, Receipts, marks_of, receipts_by_table
+from wb_ops.tables.flat import flat_table
+from wb_ops.tables.runs import runs_table
+from wb_ops.tables.schemas import LOADS, SCHEMA_VERSION, STATE
+from wb_ops.tables.secrets import suspect_paths
+from wb_ops.warehouse import Batch, Warehouse
+from wb_ops.warehouse.base import Read, staged_name, staged_text
+
+log = logging.getLogger("wb_ops")
+
+# Clocks of two machines differ; a load that ended before this one was planned cannot matter.
+CLOCKS_DIFFER_BY = timedelta(hours=1)
+
+
+@dataclass(slots=True)
+class Committer:
+    """Writes one plan's runs; committing the same ones again replaces them by themselves.
+
+    `measure` brings the report's requests, bytes and seconds up to date.
+    """
+
+    plan: ExportPlan
+    warehouse: Warehouse
+    report: ExportReport
+    measure: Callable[[], None]
+
+    def commit(
+        self, runs: Sequence[Sealed], changed: Sequence[Sealed] = (), *, final: bool = False
+    ) -> None:
+        """Commit some runs in one transaction.
+
+        Args:
+            runs: what was read.
+            changed: runs that the server has changed since they were read: not written.
+            final: with them the deletions, the end of the load and the watermark.
+        """
+        committed = self.warehouse.commit_made(
+            self.plan.request.dataset_name, partial(self._made, runs, changed, final)
+        )
+        self.report.runs += committed.runs
+        self.report.history_rows += committed.history_rows
+        self.report.system_rows += committed.system_rows
+        self.report.new_columns += committed.new_columns
+        self.report.deleted += len(self.plan.deleted) if final else 0
+
+    def _made(
+        self, runs: Sequence[Sealed], changed: Sequence[Sealed], final: bool, read: Read
+    ) -> Batch:
+        """The batch for what the warehouse holds at the moment; the report tells of it."""
+        marks, others = self._others(read)
+        stale = [one for one in runs if others and self._is_newer(others["runs"], one)]
+        skipped = {one.run_id for one in stale}
+        fresh = [one for one in runs if one.run_id not in skipped]
+        held = others or (self._receipts(read) if changed else {})
+        notes = marked([*stale, *changed], held, self.plan.request)
+        rows, of_runs = self._rows([one.node for one in fresh if one.node is not None])
+        gone = [one.run_id for one in fresh if one.node is None]
+        gone += self.plan.deleted if final else ()
+        of_rows = list(chain.from_iterable(one.receipts for one in fresh))
+        receipts = [*notes, *self._deleted(gone), *of_runs, *of_rows]
+        # What is told of is what was read, and what could not be.
+        told = [one for one in of_rows if one.table_name == "history" or not one.is_sound]
+        self.report.receipts += [*told, *(one for one in of_runs if not one.is_sound)]
+        self.report.changed += len(skipped) + len(changed)
+        receipt_rows = receipts_table(receipts, self.plan.load_id, datetime.now(UTC))
+        known = partial(self._known_leaves, read)
+        return self._batch(fresh, rows, receipt_rows, gone, marks, final, known)
+
+    def _batch(
+        self,
+        runs: Sequence[Sealed],
+        rows: pa.Table,
+        receipts: pa.Table,
+        gone: Sequence[str],
+        marks: Marks,
+        final: bool,
+        known: Callable[[], set[str]],
+    ) -> Batch:
+        plan, request = self.plan, self.plan.request
+        # A run that is gone leaves its rows; what was read of it is no longer asked for.
+        read = [one for one in runs if one.node is not None]
+        whole = [one for one in read if one.history is not None and one.tail_from is None]
+        systems = [one for one in read if one.system is not None]
+        after = plan.after if final else plan.before
+        return Batch(
+            dataset=request.dataset_name,
+            owner=request.owner,
+            load_id=plan.load_id,
+            runs=rows,
+            flat=flat_table(rows, staged_name, staged_text, known=known),
+            history=[path for one in read for path in one.history or ()],
+            replaced=[one.run_id for one in whole],
+            tails={one.run_id: one.tail_from for one in read if one.tail_from is not None},
+            system_metrics=[path for one in systems for path in one.system or ()],
+            replaced_system=[one.run_id for one in systems],
+            deleted=gone,
+            meta={
+                "_wb_receipts": receipts,
+                "_wb_loads": self._load_row(final, rows.num_rows, sum(run.rows for run in read)),
+                # The owner is on record from the first batch on; the marks move at the end.
+                "_wb_state": self._state_row(after.latest(marks)),
+            },
+        )
+
+    def _others(self, read: Read) -> tuple[Marks, Mapping[str, Receipts]]:
+        """The marks as they are now, and the receipts if another load may have changed them."""
+        names = ("_wb_loads", "_wb_state")
+        tables = read(names)
+        since = self.plan.planned_at - CLOCKS_DIFFER_BY
+        loads = tables["_wb_loads"].select(["load_id", "finished_at"]).to_pylist()
+        is_alone = all(
+            load["load_id"] == self.plan.load_id
+            or (load["finished_at"] is not None and load["finished_at"] < since)
+            for load in loads
+        )
+        marks = marks_of(tables["_wb_state"], self.plan.request.scope)
+        return marks, {} if is_alone else self._receipts(read)
+
+    def _receipts(self, read: Read) -> Mapping[str, Receipts]:
+        receipts = read(["_wb_receipts"])["_wb_receipts"]
+        return receipts_by_table(receipts, {"runs", "history", "system_metrics"})
+
+    def _known_leaves(self, read: Read) -> set[str]:
+        """Leaves of config and summary that have a column in `runs_flat`."""
+        columns = read(["_wb_columns"])["_wb_columns"]
+        of_flat = columns.filter(pc.equal(columns["table_name"], "runs_flat"))
+        return {key for key in of_flat["original_key"].to_pylist() if key is not None}
+
+    def _is_newer(self, of_runs: Receipts, one: Sealed) -> bool:
+        """Whether another load has written the run since the plan looked."""
+        return of_runs.load_id(one.run_id) not in (one.written_by, self.plan.load_id)
+
+    def _rows(self, nodes: Sequence[Node]) -> tuple[pa.Table, list[Receipt]]:
+        """Rows of `runs` with their receipts; a run that is unreadable has only the latter."""
+        owner, load_id = self.plan.request.owner, self.plan.load_id
+        to_table = partial(runs_table, entity=owner.entity, project=owner.project, load_id=load_id)
+        failed: list[Receipt] = []
+        try:
+            rows = to_table(nodes)
+        except ValueError:
+            good = []
+            for node in nodes:
+                try:
+                    to_table([node])
+                    good.append(node)
+                except ValueError as exc:
+                    log.warning("run %s: %s", node["name"], exc)
+                    failed.append(Receipt(node["name"], "failed", note=str(exc), table_name="runs"))
+            nodes, rows = good, to_table(good)
+        return rows, [*failed, *self._runs_receipts(nodes, rows)]
+
+    def _runs_receipts(self, nodes: Sequence[Node], rows: pa.Table) -> list[Receipt]:
+        columns = (rows[name].to_pylist() for name in ("run_id", "state", "content_hash"))
+        receipts = []
+        for node, (run_id, state, content_hash) in zip(
+            nodes, zip(*columns, strict=True), strict=True
+        ):
+            suspects = suspect_paths(node.get("config"), "/config")
+            suspects += suspect_paths(node.get("summaryMetrics"), "/summary")
+            self.report.suspects += [f"{run_id}{path}" for path in suspects]
+            note = f"looks like a secret: {', '.join(suspects)}" if suspects else None
+            receipts.append(runs_receipt(run_id, state, content_hash, note))
+        return receipts
+
+    def _deleted(self, run_ids: Iterable[str]) -> list[Receipt]:
+        """Receipts that say that runs are gone; their rows stay and are marked."""
+        tables = sorted({"runs", "history", *self.plan.request.tables})
+        return [
+            Receipt(run_id, "deleted", table_name=name) for run_id in run_ids for name in tables
+        ]
+
+    def _state_row(self, marks: Marks) -> pa.Table:
+        request = self.plan.request
+        row = {
+            "scope": request.scope,
+            "entity": request.entity,
+            "project": request.project,
+            "watermark": marks.watermark,
+            "reconciled_at": marks.reconciled_at,
+            "schema_version": SCHEMA_VERSION,
+            "load_id": self.plan.load_id,
+            "updated_at": marks.checked_at,
+        }
+        return pa.Table.from_pylist([row], schema=STATE)
+
+    def _load_row(self, final: bool, runs: int, history_rows: int) -> pa.Table:
+        """The load so far, with the runs and rows that are written in the same transaction."""
+        self.measure()
+        plan, report = self.plan, self.report
+        status = "incomplete" if report.unsound else "complete"
+        row = {
+            "load_id": plan.load_id,
+            "plan_id": plan.plan_id,
+            "scope": plan.request.scope,
+            "mode": plan.mode,
+            "started_at": plan.planned_at,
+            "finished_at": datetime.now(UTC) if final else None,
+            "runs": report.runs + runs,
+            "history_rows": report.history_rows + history_rows,
+            "requests": report.requests,
+            "size_bytes": report.size_bytes,
+            "status": status if final else "running",
+            "note": f"{plan.hidden} runs counted but not listed" if plan.hidden else None,
+        }
+        return pa.Table.from_pylist([row], schema=LOADS)

@@ -1,0 +1,201 @@
+"""The end of a plan that was executed in shards: what they staged goes into the warehouse."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from wb_ops.client.api import Api
+from wb_ops.client.source import Node, RunSource
+from wb_ops.errors import CommError, InvalidRequest
+from wb_ops.export.commit import Committer
+from wb_ops.export.decide import cleaned
+from wb_ops.export.execute import Meter, raise_if_incomplete
+from wb_ops.export.fingerprints import fingerprint
+from wb_ops.export.folder import Folder, open_folder, without_secrets
+from wb_ops.export.planned import ExportPlan, load_plan
+from wb_ops.export.report import ExportReport, Progress, new_report
+from wb_ops.export.sealed import MAX_RUNS_PER_BATCH, BatchSize, Sealed, unread
+from wb_ops.export.shards import DONE, Shard, read_stored
+from wb_ops.export.stored import StoredRun
+from wb_ops.warehouse import Warehouse
+
+
+def commit_plan(
+    plan_uri: str,
+    api: Api,
+    warehouse: Warehouse,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> ExportReport:
+    """Commit what the shards of a plan have staged; then delete the staged files.
+
+    A run that another export has written, or that changed on the server since it was read, is not
+    written: the next export reads it. One that only went on logging is written as far as it was
+    read. Safe to repeat: a plan that is committed is not committed
+    again, and one that was killed half way is finished. One request for 200 runs.
+
+    Raises:
+        NotFound: there is no such plan (retry: never).
+        InvalidRequest: shards are missing, or the plan is of another server (retry: never).
+        ExportIncomplete: as `execute_export`.
+        CommError, WarehouseError: by the table in `errors`.
+    """
+    plan = load_plan(plan_uri)
+    if plan.base_url != api.transport.settings.base_url:
+        raise InvalidRequest(
+            f"The plan is of {plan.base_url}, this Api of {api.transport.settings.base_url}."
+        )
+    folder = open_folder(plan_uri)
+    request = plan.request
+    warehouse.check(request.dataset_name, request.owner)
+    report = new_report(plan, warehouse.url)
+    if (load := _finished_load(plan, warehouse)) is not None:
+        return replace(report, **load)
+    shards = _complete_shards(plan, folder)
+    _Commit(plan, shards, folder, api, warehouse, report, on_progress).run()
+    names = folder.list_names()
+    folder.delete(name for name in names if name.startswith("shards/") and name.endswith("parquet"))
+    raise_if_incomplete(plan, report)
+    return report
+
+
+def _finished_load(plan: ExportPlan, warehouse: Warehouse) -> dict[str, Any] | None:
+    """What the warehouse says of this plan's load, if it has ended."""
+    loads = warehouse.read_tables(plan.request.dataset_name, ["_wb_loads"])["_wb_loads"]
+    for load in loads.to_pylist():
+        if load["load_id"] == plan.load_id and load["finished_at"] is not None:
+            names = ("runs", "history_rows", "requests", "size_bytes")
+            return {name: load[name] for name in names}
+    return None
+
+
+def _complete_shards(plan: ExportPlan, folder: Folder) -> list[Shard]:
+    """The shards of one splitting of the plan, all of them done.
+
+    Raises:
+        InvalidRequest: some are missing; it names them (retry: never).
+    """
+    if not plan.totals.readers:
+        return []
+    done: Counter[int] = Counter()
+    markers = {name for name in folder.list_names() if name.endswith(f"/{DONE}")}
+    for name in markers:
+        done[int(name.split("/")[1].split("-of-")[1])] += 1
+    for count, found in done.items():
+        if found == count:
+            return [Shard(index, count) for index in range(count)]
+    where = without_secrets(folder.uri)
+    if not done:
+        raise InvalidRequest(f"No shard of the plan {where} is done: execute them first.")
+    count = max(done, key=lambda count: done[count] / count)
+    every = (Shard(index, count) for index in range(count))
+    missing = [str(one) for one in every if one.folder + DONE not in markers]
+    raise InvalidRequest(
+        f"{len(missing)} of {count} shards of the plan {where} are missing: "
+        f"{', '.join(missing)}. Execute them, then commit again; nothing was written."
+    )
+
+
+@dataclass(slots=True)
+class _Commit:
+    plan: ExportPlan
+    shards: Sequence[Shard]
+    folder: Folder
+    api: Api
+    warehouse: Warehouse
+    report: ExportReport
+    on_progress: Callable[[Progress], None] | None
+    runs_done: int = 0
+
+    def run(self) -> None:
+        measure = Meter(self.api, self.report)
+        committer = Committer(self.plan, self.warehouse, self.report, measure)
+        source = self.api.source(str(self.plan.request.owner))
+        waiting: tuple[list[Sealed], list[Sealed]] = [], []
+        with TemporaryDirectory(prefix="wb_ops-commit-") as local:
+            for batch in self._batches(source, Path(local)):
+                if any(waiting):
+                    self._commit(committer, *waiting, final=False)
+                waiting = batch
+            # The last one moves the watermark.
+            self._commit(committer, *waiting, final=True)
+        measure()
+
+    def _commit(
+        self, committer: Committer, runs: list[Sealed], changed: list[Sealed], *, final: bool
+    ) -> None:
+        committer.commit(runs, changed, final=final)
+        for one in (*runs, *changed):
+            for path in (*(one.history or ()), *(one.system or ())):
+                path.unlink()
+        self.runs_done += len(runs) + len(changed)
+        if self.on_progress is not None:
+            report = self.report
+            self.on_progress(
+                Progress(
+                    self.runs_done,
+                    self.plan.totals.runs,
+                    report.history_rows,
+                    self.plan.history_rows,
+                    report.size_bytes,
+                    report.seconds,
+                )
+            )
+
+    def _batches(
+        self, source: RunSource, local: Path
+    ) -> Iterator[tuple[list[Sealed], list[Sealed]]]:
+        """What to commit together: runs as they were read, and runs that have changed since."""
+        edited = (run for run in self.plan.iter_runs() if not run.reads_rows)
+        while some := list(islice(edited, MAX_RUNS_PER_BATCH)):
+            nodes = self._nodes(source, {run.run_id: run.node for run in some})
+            yield [replace(unread(run), node=nodes.get(run.run_id)) for run in some], []
+        for batch in self._stored():
+            nodes = self._nodes(source, {run.run_id: run.node for run in batch})
+            runs: list[Sealed] = []
+            changed: list[Sealed] = []
+            for stored in batch:
+                node = nodes.get(stored.run_id)
+                sealed = stored.fetched(self.folder, local, node)
+                if node is None:
+                    # Deleted since: what was proved then is of no use.
+                    sealed = replace(sealed, receipts=())
+                (changed if _has_changed(stored, node) else runs).append(sealed)
+                self.report.advices += stored.advices
+            yield runs, changed
+
+    def _nodes(self, source: RunSource, known: Mapping[str, Node | None]) -> dict[str, Node]:
+        broken: dict[str, CommError] = {}
+        found = source.fetch_nodes(list(known), on_broken=broken.__setitem__)
+        # A run that the server cannot give is not deleted: what is known of it is older.
+        found |= {run_id: node for run_id in broken if (node := known[run_id]) is not None}
+        return {run_id: cleaned(self.plan.request, node) for run_id, node in found.items()}
+
+    def _stored(self) -> Iterator[list[StoredRun]]:
+        batch: list[StoredRun] = []
+        size = BatchSize(self.plan.request.max_cells)
+        for shard in self.shards:
+            for run in read_stored(self.folder, shard):
+                if not size.takes(run.rows, run.columns):
+                    yield batch
+                    batch, size = [], BatchSize(self.plan.request.max_cells)
+                    size.takes(run.rows, run.columns)
+                batch.append(run)
+        if batch:
+            yield batch
+
+
+def _has_changed(stored: StoredRun, node: Node | None) -> bool:
+    """Whether the rows that were read are no longer those of the run."""
+    if stored.node is None:
+        return node is not None
+    if node is None or stored.history is None:
+        return False
+    then, now = fingerprint(stored.node, stored.keys), fingerprint(node, stored.keys)
+    # Of a run that goes on logging the next export reads the rest.
+    return now != then and not then.is_continued_by(now)

@@ -1,0 +1,139 @@
+"""Staged runs with their receipts: read, checked against the server, ready to be committed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from wb_ops.client.source import Node, RunSource
+from wb_ops.errors import Advice, AdviceKind, CommError, NotFound
+from wb_ops.export.decide import PlannedRun, cleaned
+from wb_ops.export.receipts import Receipt, receipts_of
+from wb_ops.export.request import ExportRequest
+from wb_ops.export.staging import StagedRun
+
+MAX_RUNS_PER_BATCH = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Sealed:
+    """One run to commit.
+
+    Attributes:
+        run_id: the run.
+        node: the run as the server describes it after its rows were read; None if it is gone.
+        receipts: of each table that was read.
+        history, system: staged files; `None` where the table is left as it is.
+        tail_from: the staged history begins at this step; None: it is the whole.
+        keys: the metrics that were read, None for all.
+        written_by: the load that had written the run when the export was planned.
+        rows: staged history rows.
+    """
+
+    run_id: str
+    node: Node | None
+    receipts: tuple[Receipt, ...]
+    history: tuple[Path, ...] | None
+    system: tuple[Path, ...] | None
+    tail_from: int | None
+    keys: tuple[str, ...] | None
+    written_by: str | None
+    rows: int
+
+
+@dataclass(slots=True)
+class BatchSize:
+    """How large a transaction is: runs, and cells (rows x the union of columns)."""
+
+    max_cells: int
+    runs: int = 0
+    rows: int = 0
+    columns: set[str] = field(default_factory=set)
+
+    def takes(self, rows: int, columns: Collection[str]) -> bool:
+        """Take one more run in; False where it must be the first of another transaction."""
+        cells = (self.rows + rows) * len(self.columns.union(columns))
+        if self.runs and (self.runs >= MAX_RUNS_PER_BATCH or cells > self.max_cells):
+            return False
+        self.runs += 1
+        self.rows += rows
+        self.columns.update(columns)
+        return True
+
+
+def batched(
+    staged_runs: Iterator[StagedRun], max_cells: int
+) -> Iterator[tuple[list[StagedRun], CommError | None]]:
+    """Group staged runs into what fits into one transaction.
+
+    What was read before an error that stops everything comes last, with that error: a limit that
+    comes back at every attempt must not keep an export from getting on.
+    """
+    batch: list[StagedRun] = []
+    size = BatchSize(max_cells)
+    try:
+        for staged in staged_runs:
+            if not size.takes(staged.rows, staged.columns):
+                yield batch, None
+                batch, size = [], BatchSize(max_cells)
+                size.takes(staged.rows, staged.columns)
+            batch.append(staged)
+    except CommError as error:
+        yield batch, error
+        return
+    if batch:
+        yield batch, None
+
+
+def seal(
+    request: ExportRequest, source: RunSource, staged: Sequence[StagedRun], *, is_cut_off: bool
+) -> list[Sealed]:
+    """Check what was read against the server's counters; one request for 200 runs.
+
+    With `is_cut_off` the server answers no more: the counters of the listing are taken, which are
+    older than the rows. So they are for a run that the server cannot give now: it is not deleted.
+    A run that has changed since differs from them at the next plan.
+    """
+    listed = {one.run_id: one.planned.node for one in staged}
+    if is_cut_off:
+        nodes = listed
+    else:
+        # The counters are read after the rows: what they count is there to be found.
+        broken: dict[str, CommError] = {}
+        nodes = source.fetch_nodes(list(listed), on_broken=broken.__setitem__)
+        nodes |= {run_id: listed[run_id] for run_id in broken}
+    return [_sealed(request, one, nodes.get(one.run_id)) for one in staged]
+
+
+def _sealed(request: ExportRequest, staged: StagedRun, node: Node | None) -> Sealed:
+    history, system, planned = staged.history, staged.system, staged.planned
+    return Sealed(
+        run_id=staged.run_id,
+        node=None if node is None else cleaned(request, node),
+        receipts=tuple(receipts_of(staged, node, redacted=request.redact_secrets)),
+        history=None if history is None else history.paths,
+        system=None if system is None else tuple(filter(None, [system.path])),
+        tail_from=None if history is None else history.tail_from,
+        keys=planned.keys,
+        written_by=planned.written_by,
+        rows=staged.rows,
+    )
+
+
+def advices_of(staged: Iterable[StagedRun]) -> list[Advice]:
+    """When it helps to try the failed ones again."""
+    errors = [error for one in staged for error in (one.error, one.system_error)]
+    return [
+        error.advice for error in errors if error is not None and not isinstance(error, NotFound)
+    ]
+
+
+def late_advices(receipts: Iterable[Receipt]) -> list[Advice]:
+    """The rows that are missing may be exported later."""
+    return [Advice(AdviceKind.BACKOFF) for one in receipts if one.status == "unexplained"]
+
+
+def unread(run: PlannedRun) -> Sealed:
+    """A run of which no rows are read: only its row in `runs` is written."""
+    return Sealed(run.run_id, run.node, (), None, None, None, run.keys, run.written_by, 0)
