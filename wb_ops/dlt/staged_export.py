@@ -1,0 +1,135 @@
+"""One export into a temporary lake, from where dlt takes the rows: memory holds a part of them."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Iterator
+from contextlib import nullcontext
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from wb_ops.client.api import Api
+from wb_ops.dlt.loaded import (
+    package_id,
+    raise_after_load,
+    read_loaded,
+    read_moments,
+    read_runs,
+)
+from wb_ops.errors import CommError, ExportIncomplete
+from wb_ops.export.execute import execute_export
+from wb_ops.export.plan import plan_export
+from wb_ops.export.request import ExportRequest
+from wb_ops.tables.schemas import RUNS, TEXT
+from wb_ops.warehouse import Batch
+from wb_ops.warehouse.lake.changes import CELLS
+from wb_ops.warehouse.lake.connect import connect_lake
+from wb_ops.warehouse.lake.warehouse import LakeWarehouse
+
+_LOAD_COLUMNS = ("load_id", "_load_id")
+
+
+class StagedExport:
+    """Exports at the first question for rows; all tables of one source share it."""
+
+    def __init__(self, request: ExportRequest, api: Api | None) -> None:
+        self._request = request
+        self._api = api
+        self._package: str | None = None
+        self._files: dict[str, list[str]] | None = None
+        self._load_id = ""
+        self._known: list[dict[str, str]] = []
+        self._holds_receipts = False
+
+    def batches(self, table_name: str) -> Iterator[pa.Table]:
+        """Give the new rows of a table; dlt's package is the load that they name."""
+        if self._files is None or self._package != package_id():
+            self._files = self._export()
+        for path in self._files.get(table_name, ()):
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(max(1, CELLS // len(file.schema_arrow))):
+                    rows = self._of_this_load(pa.Table.from_batches([batch]))
+                    if rows.num_rows:
+                        yield rows
+
+    def _export(self) -> dict[str, list[str]]:
+        self._package = package_id()
+        folder = tempfile.mkdtemp(prefix="wb_ops-dlt-")
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        lake = _lake(Path(folder))
+        self._recall(lake)
+        with Api() if self._api is None else nullcontext(self._api) as api:
+            plan = plan_export(self._request, api, lake)
+            self._load_id = plan.load_id
+            try:
+                execute_export(plan, api, lake)
+            except (CommError, ExportIncomplete) as exc:
+                # What was read is whole: it is loaded first.
+                raise_after_load(exc)
+        self._mark_deletions(lake)
+        return lake.files(self._request.dataset_name)
+
+    def _recall(self, lake: LakeWarehouse) -> None:
+        """Let the empty lake know what the destination holds."""
+        loaded = read_loaded()
+        receipts = loaded["_wb_receipts"]
+        self._holds_receipts = receipts.num_rows > 0
+        # Without a last step no run is continued: dlt's merge replaces whole runs.
+        index = receipts.schema.get_field_index("last_step")
+        steps = pa.nulls(receipts.num_rows, pa.int64())
+        loaded["_wb_receipts"] = receipts.set_column(index, receipts.schema.field(index), steps)
+        self._known = loaded["_wb_columns"].select(["table_name", "column_name"]).to_pylist()
+        if any(table.num_rows for table in loaded.values()):
+            request = self._request
+            is_window = (request.since or request.until) and self._holds_receipts
+            runs = read_moments() if is_window else RUNS.empty_table()
+            lake.commit(Batch(request.dataset_name, request.owner, "", runs, meta=loaded))
+
+    def _mark_deletions(self, lake: LakeWarehouse) -> None:
+        """Mark the destination's rows of runs that this export found to be gone."""
+        request = self._request
+        receipts = lake.read_tables(request.dataset_name, ["_wb_receipts"])["_wb_receipts"]
+        new = {"load_id": self._load_id, "table_name": "runs", "status": "deleted"}
+        for name, value in new.items():
+            receipts = receipts.filter(pc.equal(receipts[name], value))
+        gone = receipts["run_id"].to_pylist()
+        # A destination that holds nothing may not be one that can be read.
+        if not gone or not self._holds_receipts:
+            return
+        rows = read_runs(gone)
+        now = pa.scalar(datetime.now(UTC), RUNS.field("deleted_at").type)
+        marks = {
+            "deleted_at": pc.coalesce(rows["deleted_at"], now),
+            "_load_id": pa.array([self._load_id] * rows.num_rows, TEXT),
+        }
+        for name, values in marks.items():
+            index = RUNS.get_field_index(name)
+            rows = rows.set_column(index, RUNS.field(name), values)
+        lake.commit(Batch(request.dataset_name, request.owner, self._load_id, rows))
+
+    def _of_this_load(self, rows: pa.Table) -> pa.Table:
+        """The rows that this export wrote, under the id of dlt's package."""
+        if "first_seen" in rows.schema.names:
+            known = {(one["table_name"], one["column_name"]) for one in self._known}
+            pairs = zip(
+                rows["table_name"].to_pylist(), rows["column_name"].to_pylist(), strict=True
+            )
+            return rows.filter(pa.array([pair not in known for pair in pairs], pa.bool_()))
+        for name in _LOAD_COLUMNS:
+            if name in rows.schema.names:
+                rows = rows.filter(pc.equal(rows[name], self._load_id))
+                index = rows.schema.get_field_index(name)
+                ids = pa.array([self._package or self._load_id] * rows.num_rows, TEXT)
+                rows = rows.set_column(index, rows.schema.field(index), ids)
+        return rows
+
+
+def _lake(folder: Path) -> LakeWarehouse:
+    return connect_lake(urlsplit(f"parquet:///{folder / 'lake'}"), lock_timeout_s=10)
