@@ -25,6 +25,7 @@ if __name__ == "__main__":
         "conflicts": len(report.conflicts),
         "skipped": report.skipped,
         "repaired": report.repaired,
+        "rewritten": report.rewritten,
         "requests": report.requests,
         "window_s": report.window_s,
     }

@@ -45,7 +45,7 @@ def test_the_code_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str], ap
 
 
 def test_the_commands_run():
-    assert len(COMMANDS) == 3
+    assert len(COMMANDS) == 5
     for command in COMMANDS:
         done = CliRunner().invoke(cli, shlex.split(command), catch_exceptions=False)
         assert done.exit_code == 0, done.output

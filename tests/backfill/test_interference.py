@@ -8,7 +8,15 @@ from typing import Any
 
 import pytest
 
-from wb_ops import Api, BackfillRequest, Warehouse, execute_backfill, plan_backfill
+from wb_ops import (
+    Api,
+    BackfillRequest,
+    OutcomeUnknown,
+    PermissionDenied,
+    Warehouse,
+    execute_backfill,
+    plan_backfill,
+)
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 
 REQUEST = BackfillRequest(
@@ -16,6 +24,8 @@ REQUEST = BackfillRequest(
 )
 FULL = '{"acc": 0.5, "best": 0, "theirs": 1.50}'
 TextOf = Callable[..., Any]
+# The plan lists the runs, the batch reads them before its write, then they are read back.
+READING_BACK = 3
 
 
 @pytest.fixture
@@ -80,20 +90,10 @@ def test_their_value_of_our_key_comes_back_and_is_a_conflict(
     assert text_of("r00") == FULL.replace('"best": 0', '"best": 7')
 
 
-def test_a_value_of_ours_that_a_stale_writer_took_away_is_written_again(
-    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
-):
-    """The third listing is the reading back."""
-    meanwhile(server, nth=3, operation="Runs", summary=FULL)
-    report = write(api, warehouse)
-    assert (len(report.written), report.requests) == (2, 5)
-    assert json.loads(text_of("r00"))["best"] == 1
-
-
 def test_their_value_after_ours_stays_and_is_a_conflict(
     api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
 ):
-    meanwhile(server, nth=3, operation="Runs", summary='{"best": 9}')
+    meanwhile(server, nth=READING_BACK, operation="Runs", summary='{"best": 9}')
     report = write(api, warehouse)
     assert [value.run_id for value in report.conflicts] == ["r00"]
     assert text_of("r00") == '{"best": 9}'
@@ -138,10 +138,82 @@ def test_a_member_of_the_config_comes_back_with_its_description(
 def test_a_server_that_does_not_say_what_is_replaced_is_written_to_all_the_same(
     api: Api, warehouse: Warehouse, server: DevServer
 ):
-    server.faults.add(Fault(Matcher(operation="UpsertBucket"), Responder.error(400, "no fields")))
-    assert len(write(api, warehouse).written) == 2
+    refusal = Responder.error(400, "no fields")
+    server.faults.add(Fault(Matcher(operation="UpsertBucket"), refusal, times=2))
+    report = write(api, warehouse)
+    assert (len(report.written), report.watched) == (2, False)
     documents = [one.document for one in server.requests if one.operation == "UpsertBucket"]
-    assert ["before0" in document for document in documents] == [True, False]
+    assert ["before0" in document for document in documents] == [True, True, False]
+
+
+def test_one_refused_write_does_not_end_the_watch_for_others(
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
+):
+    """The first write meets 409 and comes again; meanwhile somebody adds a key."""
+    server.faults.add(Fault(Matcher(operation="UpsertBucket", nth=1), Responder.error(409)))
+    meanwhile(server, nth=2, summary=FULL.replace("}", ', "new": 1}'))
+    report = write(api, warehouse)
+    assert (len(report.written), report.repaired, report.watched) == (2, 1, True)
+    assert json.loads(text_of("r00")) == {"acc": 0.5, "best": 1, "theirs": 1.5, "new": 1}
+
+
+def test_their_value_of_our_key_that_cannot_be_put_back_is_on_record(
+    api: Api, warehouse: Warehouse, server: DevServer
+):
+    server.faults.add(Fault(Matcher(operation="UpsertBucket", nth=2), Responder.error(403)))
+    meanwhile(server, summary='{"acc": 0.5, "best": 7.50, "theirs": 2}')
+    with pytest.raises(PermissionDenied) as caught:
+        write(api, warehouse)
+    assert [value.run_id for value in caught.value.report.unverified] == ["r00"]
+    sql = "select event, note from _wb_backfills where run_id = 'r00' and event <> 'intent'"
+    (line,) = warehouse.query(sql, "ann__trials").to_pylist()
+    assert (line["event"], "best: 7.50" in line["note"]) == ("unverified", True)
+    assert "theirs: 2" in line["note"]
+
+
+@pytest.mark.parametrize("message", ["context deadline exceeded", "rate limit exceeded"])
+def test_a_write_that_may_have_been_carried_out_is_not_sent_again_blind(
+    api: Api, warehouse: Warehouse, server: DevServer, message: str
+):
+    """The answer comes from the fault, so nothing was written: only a reading can tell."""
+    body = json.dumps({"errors": [{"message": message}]})
+    fault = Fault(Matcher(operation="UpsertBucket"), Responder(status=200, body=body))
+    server.faults.add(fault)
+    with pytest.raises(OutcomeUnknown):
+        write(api, warehouse)
+    assert server.requests.operations().count("UpsertBucket") == 1
+
+
+def test_what_the_server_said_of_the_other_runs_counts_though_one_is_refused(
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
+):
+    plan = plan_backfill(REQUEST, api, warehouse)
+
+    def interfere() -> None:
+        server.edit_run("ann", "trials", "r00", summary=FULL.replace("}", ', "new": 1}'))
+        server.edit_run("ann", "trials", "r01", read_only=True)
+
+    server.faults.add(Fault(Matcher(operation="UpsertBucket"), Responder(), action=interfere))
+    with pytest.raises(PermissionDenied, match=r"1 values .* were refused \(r01.best\)") as caught:
+        execute_backfill(plan, api, warehouse)
+    assert caught.value.report.repaired == 1
+    assert json.loads(text_of("r00"))["new"] == 1
+
+
+def test_a_description_in_the_config_survives_writing_and_undo(
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
+):
+    text = '{"lr": {"desc": "rate", "value": 0.10}}'
+    server.edit_run("ann", "trials", "r00", raw_config=text)
+    request = BackfillRequest(
+        "ann", "trials", compute=lambda run: {"lr": 2}, target="config", filters={"name": "r00"}
+    )
+    report = write(api, warehouse, request)
+    assert json.loads(text_of("r00", "config"))["lr"] == {"desc": "rate", "value": 2}
+    write(
+        api, warehouse, BackfillRequest("ann", "trials", undo=report.backfill_id, target="config")
+    )
+    assert json.loads(text_of("r00", "config"))["lr"] == {"desc": "rate", "value": 0.1}
 
 
 def test_a_run_that_logs_again_is_left_alone(
@@ -159,7 +231,9 @@ def test_a_run_that_became_read_only_is_told_and_the_others_are_written(
 ):
     plan = plan_backfill(REQUEST, api, warehouse)
     meanwhile(server, read_only=True)
-    report = execute_backfill(plan, api, warehouse)
+    with pytest.raises(PermissionDenied, match="1 values of ann/trials were refused") as caught:
+        execute_backfill(plan, api, warehouse)
+    report = caught.value.report
     assert [value.run_id for value in report.failed] == ["r00"]
     assert [value.run_id for value in report.written] == ["r01"]
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +18,19 @@ from wb_ops import (
     InvalidRequest,
     PermissionDenied,
     Warehouse,
+    WarehouseBusy,
+    connect,
     execute_backfill,
     plan_backfill,
 )
 from wb_ops.backfill import list_backfills
+from wb_ops.backfill.journal import Journal
+from wb_ops.backfill.ledger import Ledger
+from wb_ops.backfill.planned import PlannedValue
+from wb_ops.backfill.report import BackfillReport
 from wb_ops.client.writing import same_json
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.warehouse import Owner
 
 DATASET = "ann__trials"
 BEST = BackfillRequest(
@@ -152,3 +162,25 @@ def test_the_journal_is_listed_and_can_be_joined(api: Api, warehouse: Warehouse)
 
 def nodes(api: Api) -> list[dict[str, Any]]:
     return list(api.source("ann/trials").iter_nodes({"state": "finished"}))
+
+
+def test_outcomes_are_held_while_another_process_has_the_journal(tmp_path: Path):
+    """What one append could not take comes with the next."""
+    path = tmp_path / "held.duckdb"
+    warehouse = connect(f"duckdb:///{path}", lock_timeout_s=0.1)
+    value = PlannedValue("r00", "best", None, "1", "set")
+    ledger = Ledger(BackfillReport("bf-1"), Journal(warehouse, "d", "bf-1", Owner("ann", "trials")))
+    ledger.journal.intend([value])
+    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    ledger.add([(value, "written", None)])
+    with pytest.raises(WarehouseBusy):
+        ledger.flush()
+    holder.communicate(b"\n")
+    ledger.flush()
+    (record,) = list_backfills(warehouse, "d")
+    assert record.counts == {"written": 1}

@@ -71,6 +71,46 @@ def test_nan_is_no_extreme_but_may_be_first_or_last(run: Any):
     assert max_of("x").of_history(table) == {"max_x": None}
 
 
+NAN, INF = math.nan, math.inf
+TIES = [{"x": 2.0, "y": "a"}, {"x": 5.0, "y": "b"}, {"x": 5.0, "y": "c"}, {"x": 2.0}]
+WITH_NAN = [{"x": NAN, "y": "a"}, {"x": 1.0, "y": "b"}, {"x": 3.0}, {"x": NAN, "y": "d"}]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "ties", "with_nan", "all_nan", "infinite"),
+    [
+        (max_of("x", into="v"), 5.0, 3.0, None, INF),
+        (min_of("x", into="v"), 2.0, 1.0, None, -INF),
+        (argmax("x", into="v"), 1, 2, None, 0),
+        (argmin("x", into="v"), 0, 1, None, 2),
+        (first("x", into="v"), 2.0, NAN, NAN, INF),
+        (last("x", into="v"), 2.0, NAN, NAN, -INF),
+        (at_best("y", of="x", into="v"), "b", None, None, "a"),
+        (at_best("y", of="x", mode="min", into="v"), "a", "b", None, None),
+    ],
+    ids=["max", "min", "argmax", "argmin", "first", "last", "at_best", "at_best min"],
+)
+def test_ties_nan_gaps_and_infinities(
+    recipe: Recipe, ties: Any, with_nan: Any, all_nan: Any, infinite: Any
+):
+    """Of equals the first counts; NaN is no extreme; a metric that was not logged has no value."""
+    infinities = [{"x": INF, "y": "a"}, {"x": 0.0}, {"x": -INF}]
+    for rows, wanted in (
+        (TIES, ties), (WITH_NAN, with_nan), ([{"x": NAN, "y": "a"}], all_nan),
+        (infinities, infinite), ([{"z": 1.0}], None),
+    ):  # fmt: skip
+        found = recipe.of_history(history(rows))["v"]
+        assert repr(found) == repr(wanted)
+
+
+def history(rows: list[dict[str, Any]]) -> pa.Table:
+    """A history as the client gives it: a step and a column for each metric, null where none."""
+    return pa.Table.from_pylist(
+        [{"_step": step, **dict.fromkeys(("x", "y")), **row} for step, row in enumerate(rows)],
+        schema=pa.schema([("_step", pa.int64()), ("x", pa.float64()), ("y", pa.string())]),
+    )
+
+
 def test_a_metric_that_was_never_logged_has_no_value(run: Any):
     assert (best("none") & first("none"))(run) == {
         "best_none": None, "best_none_step": None, "first_none": None,

@@ -9,6 +9,30 @@ from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.targets import Edit, Target, Texts, read_members, read_values
 from wb_ops.client.source import Node
 from wb_ops.client.writing import same_json
+from wb_ops.errors import MalformedResponse
+
+
+def replaced(base: Node, before: Mapping[str, Any], target: Target) -> Texts:
+    """Members that others changed after we read the run and before our write replaced them.
+
+    Raises:
+        MalformedResponse: a document is not a JSON object (retry: backoff).
+    """
+    read, found = read_members(base, target), read_members(before, target)
+    return {
+        key: found.get(key)
+        for key in {**read, **found}
+        if not same_json(read.get(key), found.get(key))
+    }
+
+
+def missing(members: Mapping[str, str], node: Node, target: Target) -> dict[str, str]:
+    """Members of others that a run does not have."""
+    try:
+        now = read_members(node, target)
+    except MalformedResponse:
+        return {}  # no member of an unreadable document can be put back
+    return {key: text for key, text in members.items() if key not in now}
 
 
 class Around:
@@ -27,14 +51,7 @@ class Around:
         self._old = read_values(base, target)
         self._now = read_values(after, target)
         self._found = {} if before is None else read_values(before, target)
-        self._replaced: Texts = {}
-        if before is not None:
-            found = read_members(before, target)
-            self._replaced = {
-                key: found.get(key)
-                for key in {**self._base, **found}
-                if not same_json(self._base.get(key), found.get(key))
-            }
+        self._replaced = {} if before is None else replaced(base, before, target)
 
     def lost_members(self) -> Texts:
         """Members of others to put back: key -> text, None for one that they had removed."""
@@ -48,6 +65,18 @@ class Around:
                 lost[key] = text
         return lost
 
+    def theirs(self) -> dict[str, str]:
+        """New members of others that we answer for, now that our write has replaced them.
+
+        Not those whose value others changed: which of two values is the newer one, and which a
+        stale writer brought back, nobody can tell later. Those are put back at once or never.
+        """
+        return {
+            key: text
+            for key, text in self._replaced.items()
+            if text is not None and key not in self._base and key not in self._edit.ours
+        }
+
     def put_back(self) -> int:
         """How many members of others were lost and are there again."""
         return sum(self._is(key, text) for key, text in self._edit.theirs.items())
@@ -59,10 +88,6 @@ class Around:
     def is_untouched(self, value: PlannedValue) -> bool:
         """Whether the run holds what it held before our write: that was lost, or never came."""
         return same_json(self._now.get(value.key), self._old.get(value.key))
-
-    def is_as_read(self, key: str) -> bool:
-        """Whether a member is still what it was when we read the run."""
-        return self._is(key, self._base.get(key))
 
     def is_contested(self, value: PlannedValue) -> bool:
         """Whether another writer's new value of our key was replaced by ours."""

@@ -1,87 +1,109 @@
-"""Writes the values of some runs: read fresh, merge per key, send, read back, repair.
+"""Writes the values of some runs: read fresh, merge per key, send, repair.
 
-W&B has no compare-and-set, and a write replaces the whole document. What another writer changes
-between our reading and our writing is therefore looked for twice: the write itself returns what
-it replaced, and the runs are read back. Members of others that were lost are put back, values of
-ours that were lost are written again, for a few rounds.
+W&B has no compare-and-set, and a write replaces the whole document. The write itself therefore
+returns what it replaced. If that is what was read, the write is done, and `sweep` reads it back
+later; else the runs are read at once, members of others that were lost are put back, and values
+of ours that were lost are written again, in a few rounds without a pause.
 """
 
 from __future__ import annotations
 
 import logging
-import random
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from wb_ops.backfill.around import Around
+from wb_ops.backfill.around import Around, missing, replaced
 from wb_ops.backfill.journal import Event, Outcome
 from wb_ops.backfill.planned import PlannedValue
-from wb_ops.backfill.targets import Edit, read_values
-from wb_ops.backfill.writer import Writer
+from wb_ops.backfill.policy import refusal
+from wb_ops.backfill.targets import Edit, Texts, read_values
+from wb_ops.backfill.writer import Writer, is_busy
 from wb_ops.client.source import Node
 from wb_ops.client.writing import read_runs, same_json
-from wb_ops.errors import (
-    CommError,
-    MalformedResponse,
-    OutcomeUnknown,
-)
-from wb_ops.tables.runs import OPEN_STATES
+from wb_ops.errors import CommError, OutcomeUnknown
 
 log = logging.getLogger("wb_ops")
 
-MAX_ROUNDS = 14
-MAX_PAUSE_S = 2.0
+ROUNDS = 3
+CONTESTED = "changed by another writer while we wrote"
+AGAIN = "another writer's write had taken it away: written again"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Batch:
     """The values of up to 25 runs on their way.
 
     Attributes:
+        theirs: run id -> key -> JSON text of a member of others that a write of ours took away.
+            Those that are given are put back; those that are found meanwhile are added.
+        is_again: the values were written before and are lost.
         outcomes: what became of each value; complete when `write` has ended.
         error: why nothing more can be written now.
         repaired: members of others that were put back.
         window_s: the longest time between reading a run and the answer to its write.
+        sent_at: when the last write was answered, by the monotonic clock.
     """
 
     writer: Writer
     values: Sequence[PlannedValue]
+    theirs: dict[str, dict[str, str]] = field(default_factory=dict)
+    is_again: bool = False
     outcomes: list[Outcome] = field(default_factory=list)
     error: CommError | None = None
     repaired: int = 0
     window_s: float = 0.0
+    sent_at: float = 0.0
     _open: dict[str, dict[str, PlannedValue]] = field(default_factory=dict)
+    _contested: dict[str, Texts] = field(default_factory=dict)
+    _owed: dict[str, Texts] = field(default_factory=dict)
+    _busy: CommError | None = None
     _is_in_doubt: bool = False
     _read_at: float = 0.0
 
     def write(self) -> Batch:
-        """Write and settle every value; three requests where nobody interferes."""
+        """Write and settle every value; two requests where nobody interferes."""
         for value in self.values:
             self._open.setdefault(value.run_id, {})[value.key] = value
+        for run_id in self.theirs:
+            self._open.setdefault(run_id, {})
         try:
             self._write()
-            self._close_rest("unverified", "not what was read back")
         except CommError as error:
             self.error = error
             event: Event = "unverified" if self._is_in_doubt else "failed"
             self._close_rest(event, f"{type(error).__name__}: {error}")
+            self._tell_owed()
         return self
 
     def _write(self) -> None:
         base = self._fetch(self._open)
         edits = {run_id: self._first_edit(run_id, base.get(run_id)) for run_id in self._open}
-        for number in range(MAX_ROUNDS):
-            if number > 1:
-                base, edits = self._read_again(number, base, edits)
+        self._owe(edits)
+        for _ in range(ROUNDS):
             edits = {run_id: edit for run_id, edit in edits.items() if edit}
             if not edits:
                 return
             base, edits = self._round(base, edits)
-        for run_id, edit in edits.items():
-            if edit.theirs:
-                lost = ", ".join(edit.theirs)
-                log.warning("run %s: %s of other writers could not be put back", run_id, lost)
+        if self._busy is not None and any(edits.values()):
+            raise self._busy
+        # What is lost once more waits for the others to end.
+        self._close_sent(edits)
+        self._close_rest("unverified", "other writers interfered each time")
+        self._tell_owed()
+
+    def _owe(self, edits: Mapping[str, Edit]) -> None:
+        """Keep what is still to be put back: an error must not make it vanish."""
+        self._owed = {run_id: edit.theirs for run_id, edit in edits.items() if edit.theirs}
+
+    def _tell_owed(self) -> None:
+        """Log members of others that are not put back; the journal's notes have their text."""
+        for run_id, members in self._owed.items():
+            log.warning("run %s: %s of other writers may be lost", run_id, ", ".join(members))
+        self.outcomes = [
+            (value, event, _with_owed(note, self._owed.get(value.run_id)))
+            for value, event, note in self.outcomes
+        ]
 
     def _fetch(self, run_ids: Mapping[str, object]) -> dict[str, Node]:
         # The window opens when the request leaves, not when its answer has come.
@@ -93,77 +115,45 @@ class Batch:
         if node is None:
             self._close_run(run_id, "gone", "the run was deleted")
             return Edit()
-        if refusal := self._refusal(node):
-            self._close_run(run_id, *refusal)
+        target = self.writer.target
+        if why := refusal(node, target, include_running=self.writer.include_running):
+            self._close_run(run_id, *why)
             return Edit()
-        now = read_values(node, self.writer.target)
-        return Edit({
+        now = read_values(node, target)
+        ours: Texts = {
             value.key: value.new
             for value in list(self._open[run_id].values())
             if self._is_to_write(value, now.get(value.key))
-        })  # fmt: skip
-
-    def _refusal(self, node: Node) -> tuple[Event, str] | None:
-        if node.get("readOnly"):
-            return "failed", "read-only"
-        if node.get("state") in OPEN_STATES and not self.writer.include_running:
-            return "conflict", f"{node['state']} again"
-        try:
-            read_values(node, self.writer.target)
-        except MalformedResponse:
-            return "failed", "unreadable"
-        return None
+        }
+        lost = missing(self.theirs.get(run_id, {}), node, target)
+        return Edit(ours, dict(lost))
 
     def _is_to_write(self, value: PlannedValue, now: str | None) -> bool:
         if same_json(now, value.new):
-            event: Event = "written" if self.writer.is_resumed else "unchanged"
-            self._close(value, event, "was there already")
+            is_ours = self.writer.is_resumed or self.is_again
+            self._close(value, "written" if is_ours else "unchanged", "was there already")
             return False
         if not same_json(now, value.old):
             self._close(value, "conflict", "changed by another writer since the plan")
             return False
         return True
 
-    def _read_again(
-        self, number: int, base: Mapping[str, Node], edits: Mapping[str, Edit]
-    ) -> tuple[dict[str, Node], dict[str, Edit]]:
-        """Let the others finish, then keep of the edits what nobody has cared for meanwhile."""
-        edits = {run_id: edit for run_id, edit in edits.items() if edit}
-        if not edits:
-            return {}, {}
-        # Writers that repair in step would undo each other for ever.
-        time.sleep(random.uniform(0, min(MAX_PAUSE_S, 0.05 * 2**number)))  # noqa: S311 - no secret
-        fresh = self._fetch(edits)
-        return fresh, {
-            run_id: self._still_open(run_id, edit, base[run_id], fresh.get(run_id))
-            for run_id, edit in edits.items()
-        }
-
-    def _still_open(self, run_id: str, edit: Edit, base: Node, node: Node | None) -> Edit:
-        if node is None:
-            self._close_run(run_id, "gone", "the run was deleted")
-            return Edit()
-        around = Around(self.writer.target, Edit(), base, None, node)
-        kept = Edit(
-            theirs={key: text for key, text in edit.theirs.items() if around.is_as_read(key)}
-        )
-        for value in [self._open[run_id][key] for key in edit.ours]:
-            if around.is_written(value):
-                self._close(value, "written", None)
-            elif around.is_untouched(value):
-                kept.ours[value.key] = value.new
-            else:
-                self._close(value, "conflict", "changed by another writer after we wrote")
-        return kept
-
     def _round(
         self, base: Mapping[str, Node], edits: Mapping[str, Edit]
     ) -> tuple[dict[str, Node], dict[str, Edit]]:
-        """Send, read back; returns the runs as they are now and what must be written again."""
+        """Send, look what was replaced; returns the runs and what must be written again."""
+        self._busy = None
         try:
             before, error = self.writer.send(base, edits)
         finally:
-            self.window_s = max(self.window_s, time.monotonic() - self._read_at)
+            self.sent_at = time.monotonic()
+            self.window_s = max(self.window_s, self.sent_at - self._read_at)
+        if error is None and self._is_alone(base, edits, before):
+            self.repaired += sum(len(edit.theirs) for edit in edits.values())
+            self._close_sent(edits)
+            self._close_contested(edits)
+            self._owe({})
+            return dict(base), {}
         self._is_in_doubt = True
         after = self._fetch(edits)
         again: dict[str, Edit] = {}
@@ -177,23 +167,56 @@ class Batch:
                 self._close_run(run_id, "failed", "read-only")
                 again[run_id] = Edit()
         self._is_in_doubt = False
+        self._owe(again)
         if isinstance(error, OutcomeUnknown):
             self._doubt(error, again)
+        elif error is not None and is_busy(error):
+            self._busy = error
         elif error is not None:
             self._give_up(error, again)
         return after, again
 
+    def _is_alone(
+        self, base: Mapping[str, Node], edits: Mapping[str, Edit], before: Mapping[str, Node]
+    ) -> bool:
+        """Whether the server said of every run that our write replaced what we had read."""
+        target = self.writer.target
+        return all(
+            run_id in before and not replaced(base[run_id], before[run_id], target)
+            for run_id in edits
+        )
+
+    def _close_sent(self, edits: Mapping[str, Edit]) -> None:
+        for run_id, edit in edits.items():
+            for key in edit.ours:
+                self._close_written(self._open[run_id][key])
+
+    def _close_contested(self, edits: Mapping[str, Edit]) -> None:
+        """Close our keys for which others' values are back."""
+        for run_id, edit in edits.items():
+            for key in [key for key in self._contested.get(run_id, {}) if key in edit.theirs]:
+                del self._contested[run_id][key]
+                self._close(self._open[run_id][key], "conflict", CONTESTED)
+
     def _settle(self, run_id: str, edit: Edit, around: Around) -> Edit:
         """Close what is there as it should be; return what must be written once more."""
         again = Edit(theirs=around.lost_members())
+        if theirs := around.theirs():
+            self.theirs.setdefault(run_id, {}).update(theirs)
         self.repaired += around.put_back()
+        back = {key: text for key, text in edit.theirs.items() if key not in again.theirs}
+        self._close_contested({run_id: Edit(theirs=back)})
+        for key in self._contested.get(run_id, {}):
+            self._contested[run_id][key] = again.theirs[key]
         for value in [self._open[run_id][key] for key in edit.ours]:
-            if around.is_contested(value):
-                self._close(value, "conflict", "changed by another writer while we wrote")
-                if around.is_written(value):
-                    again.theirs[value.key] = around.contested(value)
+            if around.is_contested(value) and around.is_written(value):
+                # No conflict is told before theirs is back: until then it is a loss.
+                again.theirs[value.key] = around.contested(value)
+                self._contested.setdefault(run_id, {})[value.key] = around.contested(value)
+            elif around.is_contested(value):
+                self._close(value, "conflict", CONTESTED)
             elif around.is_written(value):
-                self._close(value, "written", None)
+                self._close_written(value)
             elif around.is_untouched(value):
                 again.ours[value.key] = value.new
             else:
@@ -217,7 +240,13 @@ class Batch:
 
     def _close(self, value: PlannedValue, event: Event, note: str | None) -> None:
         del self._open[value.run_id][value.key]
+        if value.key in self._contested.get(value.run_id, {}) and event != "gone":
+            # Ours may still be there in place of theirs: neither refused nor settled.
+            event = "unverified"
         self.outcomes.append((value, event, note))
+
+    def _close_written(self, value: PlannedValue) -> None:
+        self._close(value, "written", AGAIN if self.is_again else None)
 
     def _close_run(self, run_id: str, event: Event, note: str) -> None:
         for value in list(self._open[run_id].values()):
@@ -226,3 +255,11 @@ class Batch:
     def _close_rest(self, event: Event, note: str) -> None:
         for run_id in self._open:
             self._close_run(run_id, event, note)
+
+
+def _with_owed(note: str | None, owed: Texts | None) -> str | None:
+    if not owed:
+        return note
+    members = ", ".join(f"{key}: {text or '(removed)'}" for key, text in owed.items())
+    told = f"replaced members of others, not put back by then: {members}"
+    return told if note is None else f"{note}; {told}"

@@ -9,19 +9,20 @@ from itertools import groupby, islice
 
 from wb_ops.backfill.batch import Batch
 from wb_ops.backfill.journal import Journal, Outcome
+from wb_ops.backfill.ledger import Ledger
 from wb_ops.backfill.plan import BackfillPlan
 from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.policy import NO_RUN
 from wb_ops.backfill.report import BackfillReport
+from wb_ops.backfill.sweep import Sweep
 from wb_ops.backfill.writer import Writer
 from wb_ops.client.api import Api
-from wb_ops.errors import CommError, InvalidRequest, OutcomeUnknown
+from wb_ops.errors import InvalidRequest, OutcomeUnknown, PermissionDenied, WbOpsError
 from wb_ops.warehouse import Warehouse
 
 RUNS_PER_REQUEST = 25
 # More at a time would only wait for the journal and the server's limit.
 BATCHES_AT_A_TIME = 4
-JOURNAL_EVERY_S = 1.0
 
 
 def execute_backfill(
@@ -30,19 +31,24 @@ def execute_backfill(
     warehouse: Warehouse,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> BackfillReport:
-    """Write the planned values, 25 runs in three requests; with `safe`, each run in three.
+    """Write the planned values, 25 runs in two requests; with `safe`, each run in two.
 
     Each run is read fresh; a value that is not what the plan saw is a conflict and is left
-    alone; only our keys change. The journal has all intents before the first write and each
-    outcome after it, so a killed backfill is continued by planning and executing again, or by
-    `resume`. `on_progress` is told (values done, values in all).
+    alone; only our keys change. Some time after the write, 200 runs are read back in a request;
+    what other writers took away is written again, until nothing is missing. The journal has all
+    intents before the first write and each outcome when it was read back, so a killed backfill is
+    continued by planning and executing again, or by `resume`. `on_progress` is told (values sent,
+    values in all).
 
     Raises:
         InvalidRequest: more values than the request's `max_changes`; nothing is written
             (retry: never).
         OutcomeUnknown: some values are not there although they were sent (retry: verify, that
             is: plan anew). Everything else is written.
-        CommError: by the table in `errors`.
+        PermissionDenied, InvalidRequest: the server refused the values of some runs (retry:
+            never). Everything else is written.
+        CommError, WarehouseError: by the table in `errors`.
+        Each of these has the report of what was done as its `report`, if something was begun.
     """
     started = time.monotonic()
     sent_before = api.transport.traffic.requests
@@ -55,12 +61,17 @@ def execute_backfill(
     journal = Journal(warehouse, request.dataset_name, plan.backfill_id, request.owner)
     if request.resume:
         journal.record(_found_closed(plan))
-    if plan.to_set:
-        _write_all(plan, api, journal, report, on_progress or _silent)
-    report.requests = api.transport.traffic.requests - sent_before
-    report.seconds = time.monotonic() - started
-    if report.unverified:
-        raise _unverified(report, str(request.owner))
+    ledger = Ledger(report, journal)
+    try:
+        if plan.to_set:
+            _write_all(plan, api, ledger, on_progress or _silent)
+        _raise_if_not_there(ledger, str(request.owner))
+    except WbOpsError as error:
+        error.report = report
+        raise
+    finally:
+        report.requests = api.transport.traffic.requests - sent_before
+        report.seconds = time.monotonic() - started
     return report
 
 
@@ -83,47 +94,43 @@ def _found_closed(plan: BackfillPlan) -> Iterator[Outcome]:
 
 
 def _write_all(
-    plan: BackfillPlan,
-    api: Api,
-    journal: Journal,
-    report: BackfillReport,
-    on_progress: Callable[[int, int], None],
+    plan: BackfillPlan, api: Api, ledger: Ledger, on_progress: Callable[[int, int], None]
 ) -> None:
     request, values = plan.request, plan.to_set
     source = api.source(str(request.owner))
     writer = Writer(source, values[0].target, request.include_running, bool(request.resume))
     if not request.resume:
-        journal.intend(values)
+        ledger.journal.intend(values)
     runs_each, at_a_time = (1, 1) if request.safe else (RUNS_PER_REQUEST, BATCHES_AT_A_TIME)
-    done, held, journaled_at = 0, list[Outcome](), time.monotonic()
+    sweep = Sweep(writer, ledger, runs_each)
+    done = 0
     try:
-        for batch in _written(writer, _batches(values, runs_each), at_a_time):
-            held += batch.outcomes
-            report.add(batch.outcomes)
-            report.repaired += batch.repaired
-            report.window_s = max(report.window_s, batch.window_s)
-            # Opening a warehouse may cost more than a write. What a kill takes is looked up again.
-            if time.monotonic() - journaled_at >= JOURNAL_EVERY_S:
-                journal.record(held)
-                held, journaled_at = [], time.monotonic()
+        for batch in _written(writer, _batches(values, runs_each), at_a_time, ledger):
+            sweep.add(batch)
             done += len(batch.outcomes)
             on_progress(done, len(values))
+            sweep.look_at_due()
+        sweep.finish()
     finally:
-        journal.record(held)
+        ledger.report.watched = writer.watches
+        ledger.flush()
+    if sweep.error is not None:
+        raise sweep.error
 
 
 def _written(
-    writer: Writer, batches: Iterator[list[PlannedValue]], at_a_time: int
+    writer: Writer, batches: Iterator[list[PlannedValue]], at_a_time: int, ledger: Ledger
 ) -> Iterator[Batch]:
     """Write some batches at a time; yields each when it is done.
 
-    After an error no batch is begun, those under way are ended and yielded, then it is raised.
+    After an error, or while the journal cannot be written to, no batch is begun; those under way
+    are ended and yielded.
     """
-    errors: list[CommError] = []
+    has_failed = False
     pending: set[Future[Batch]] = set()
     with ThreadPoolExecutor(at_a_time, "wb_ops-backfill") as pool:
         while True:
-            room = 0 if errors else at_a_time - len(pending)
+            room = 0 if has_failed else at_a_time - len(pending)
             pending |= {
                 pool.submit(Batch(writer, values).write) for values in islice(batches, room)
             }
@@ -131,10 +138,9 @@ def _written(
                 break
             done, pending = wait(pending, return_when=FIRST_COMPLETED)
             some = [future.result() for future in done]
-            errors += [batch.error for batch in some if batch.error is not None]
+            has_failed = has_failed or any(batch.error is not None for batch in some)
+            has_failed = has_failed or ledger.error is not None
             yield from some
-    if errors:
-        raise errors[0]
 
 
 def _batches(values: Iterable[PlannedValue], runs_each: int) -> Iterator[list[PlannedValue]]:
@@ -154,12 +160,32 @@ def _silent(done: int, total: int) -> None:
     """Nobody asked for progress."""
 
 
+def _raise_if_not_there(ledger: Ledger, path: str) -> None:
+    """Nothing that was asked for and is not there passes for a success."""
+    report = ledger.report
+    if report.unverified:
+        raise _unverified(report, path)
+    if report.failed:
+        reasons = "; ".join(sorted(ledger.refusals)[:5])
+        is_access = "read-only" in reasons or PermissionDenied.__name__ in reasons
+        cls = PermissionDenied if is_access else InvalidRequest
+        raise cls(
+            f"{len(report.failed)} values of {path} were refused ({_some(report.failed)}): "
+            f"{reasons}. Everything else is written.",
+            operation="UpsertBucket",
+            path=path,
+        )
+
+
+def _some(values: Sequence[PlannedValue]) -> str:
+    return ", ".join(f"{value.run_id}.{value.key}" for value in values[:5])
+
+
 def _unverified(report: BackfillReport, path: str) -> OutcomeUnknown:
-    some: Sequence[PlannedValue] = report.unverified[:5]
     return OutcomeUnknown(
         f"{len(report.unverified)} values of {path} are not what was written "
-        f"({', '.join(f'{value.run_id}.{value.key}' for value in some)}): another writer changed "
-        "them, or the write was lost. Plan again to see.",
+        f"({_some(report.unverified)}): another writer changed them, or the write was lost. "
+        "Plan again to see.",
         operation="UpsertBucket",
         path=path,
     )

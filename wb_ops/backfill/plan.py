@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
@@ -18,15 +18,16 @@ from wb_ops.backfill.planned import (
     digest,
     table_text,
 )
-from wb_ops.backfill.policy import decide, stale_histories, why_not
+from wb_ops.backfill.policy import UNLISTED, decide, stale_histories, why_not
 from wb_ops.backfill.recipes import Recipe
 from wb_ops.backfill.replay import planned_again
 from wb_ops.backfill.request import BackfillRequest
+from wb_ops.backfill.stored import read_document, request_document
 from wb_ops.backfill.targets import NOTES, read_values
 from wb_ops.backfill.values import Values, values_of
 from wb_ops.client.api import Api
 from wb_ops.client.source import Node
-from wb_ops.errors import InvalidRequest, MalformedResponse
+from wb_ops.errors import CommError, InvalidRequest, MalformedResponse
 from wb_ops.warehouse import Warehouse
 
 # A log of 20,000 lines helps nobody; `to_csv()` has them all.
@@ -81,9 +82,30 @@ class BackfillPlan:
                 "project": str(self.request.owner),
                 "hash": self.hash,
                 "counts": self.counts,
+                "request": request_document(self.request),
                 "values": [asdict(value) for value in self.values],
             }
         )
+
+    @classmethod
+    def from_json(cls, text: str) -> BackfillPlan:
+        """Return the plan that `to_json` gave, to be executed later or elsewhere.
+
+        Its values carry what each run held when it was planned: what somebody has changed since
+        is a conflict when it is executed.
+
+        Raises:
+            InvalidRequest: it is no such text, or its values are not those of its hash
+                (retry: never).
+        """
+        found, request, values = read_document(text)
+        plan = cls(request, str(found["backfill_id"]), values)
+        if plan.hash != found.get("hash"):
+            raise InvalidRequest(
+                f"The plan's values have the hash {plan.hash}, the plan says {found.get('hash')}: "
+                "it was changed after it was made. Plan again."
+            )
+        return plan
 
 
 def plan_backfill(request: BackfillRequest, api: Api, warehouse: Warehouse) -> BackfillPlan:
@@ -100,11 +122,14 @@ def plan_backfill(request: BackfillRequest, api: Api, warehouse: Warehouse) -> B
     if request.undo or request.resume:
         backfill_id, again = planned_again(request, source, warehouse)
         return BackfillPlan(request, backfill_id or _new_id(), tuple(again))
-    nodes = {node["name"]: node for node in source.iter_nodes(request.filters)}
+    broken: dict[str, CommError] = {}
+    listed = source.iter_nodes(request.filters, on_broken=broken.__setitem__)
+    nodes = {node["name"]: node for node in listed}
     writable = [node for node in nodes.values() if not why_not(request, node)]
-    computed = values_of(request, api, warehouse, _to_compute(request, writable))
-    planned = _Planner(request, warehouse, nodes).planned(
-        {**_not_computed(request, nodes), **computed}
+    computed, reasons = values_of(request, api, warehouse, _to_compute(request, writable))
+    reasons |= dict.fromkeys(broken, UNLISTED)
+    planned = _Planner(request, warehouse, nodes, reasons).planned(
+        {**_not_computed(request, [*nodes, *broken]), **computed}
     )
     return BackfillPlan(request, _new_id(), tuple(planned))
 
@@ -113,10 +138,15 @@ class _Planner:
     """Decides about each value; reads of the warehouse what the request's policy needs."""
 
     def __init__(
-        self, request: BackfillRequest, warehouse: Warehouse, nodes: Mapping[str, Node]
+        self,
+        request: BackfillRequest,
+        warehouse: Warehouse,
+        nodes: Mapping[str, Node],
+        reasons: Mapping[str, str],
     ) -> None:
         self._request = request
         self._nodes = nodes
+        self._reasons = reasons
         is_checked = request.sql is not None and not request.include_incomplete
         self._stale = stale_histories(request, warehouse, nodes) if is_checked else {}
         by_age = request.policy == "overwrite_if_older"
@@ -125,7 +155,11 @@ class _Planner:
     def planned(self, computed: Values) -> Iterator[PlannedValue]:
         for run_id, texts in sorted(computed.items()):
             node = self._nodes.get(run_id)
-            why = why_not(self._request, node) or self._stale.get(run_id, "")
+            why = (
+                self._reasons.get(run_id, "")
+                or why_not(self._request, node)
+                or self._stale.get(run_id, "")
+            )
             held: dict[str, str] = {}
             try:
                 held = read_values(node, self._request.target) if node else {}
@@ -157,12 +191,12 @@ def _to_compute(request: BackfillRequest, nodes: list[Node]) -> list[Node]:
     return [node for node in nodes if not set(recipe.writes) <= set(_held(request, node))]
 
 
-def _not_computed(request: BackfillRequest, nodes: Mapping[str, Node]) -> Values:
+def _not_computed(request: BackfillRequest, run_ids: Iterable[str]) -> Values:
     """The keys of a recipe for every run: those that are not computed say why in the plan."""
     recipe = request.compute
     if not isinstance(recipe, Recipe):
         return {}
-    return {run_id: dict.fromkeys(recipe.writes) for run_id in nodes}
+    return {run_id: dict.fromkeys(recipe.writes) for run_id in run_ids}
 
 
 def _held(request: BackfillRequest, node: Node) -> dict[str, str]:

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from wb_ops.backfill.journal import Entry
+from wb_ops.backfill.journal import Entry, Event
 from wb_ops.backfill.planned import Action
 from wb_ops.backfill.request import BackfillRequest
+from wb_ops.backfill.targets import Target, read_values
 from wb_ops.client.source import Node
 from wb_ops.client.writing import same_json
+from wb_ops.errors import MalformedResponse
 from wb_ops.tables.runs import OPEN_STATES, last_step, parse_server_time
 from wb_ops.warehouse import Warehouse
 
 NO_RUN = "no such run"
+UNLISTED = "the server cannot give the run"
 Decision = tuple[Action, str]
 
 
@@ -27,6 +30,19 @@ def why_not(request: BackfillRequest, node: Node | None) -> str:
     if node.get("state") in OPEN_STATES and not request.include_running:
         return str(node["state"])
     return ""
+
+
+def refusal(node: Node, target: Target, *, include_running: bool) -> tuple[Event, str] | None:
+    """What becomes of a run's values if it may not be written to any more, read anew."""
+    if node.get("readOnly"):
+        return "failed", "read-only"
+    if node.get("state") in OPEN_STATES and not include_running:
+        return "conflict", f"{node['state']} again"
+    try:
+        read_values(node, target)
+    except MalformedResponse:
+        return "failed", "unreadable"
+    return None
 
 
 def decide(

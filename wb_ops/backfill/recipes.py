@@ -11,13 +11,14 @@ import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import pyarrow as pa
-
-from wb_ops.client.runs import Run
 from wb_ops.errors import InvalidRequest
-from wb_ops.tables.history import to_rows
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from wb_ops.client.runs import Run
 
 Mode = Literal["max", "min"]
 Rows = Sequence[Mapping[str, object]]
@@ -49,6 +50,8 @@ class Recipe:
 
     def of_history(self, table: pa.Table) -> dict[str, object]:
         """Compute the values from a history with one row a step, in the order of steps."""
+        from wb_ops.tables.history import to_rows
+
         rows = to_rows(table)
         return {key: pick(rows) for key, pick in self.picks.items()}
 

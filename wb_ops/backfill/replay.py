@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from wb_ops.backfill.journal import FINAL, Entry, read_entries
+from wb_ops.backfill.lookup import Found, look_up
 from wb_ops.backfill.planned import Action, PlannedValue
-from wb_ops.backfill.policy import NO_RUN, why_not
+from wb_ops.backfill.policy import NO_RUN, UNLISTED, why_not
 from wb_ops.backfill.request import BackfillRequest
 from wb_ops.backfill.targets import read_values
 from wb_ops.client.source import Node, RunSource
@@ -28,6 +29,7 @@ def planned_again(
 
     Raises:
         InvalidRequest: there is no such backfill (retry: never).
+        CommError: by the table in `errors`; also where not one of the runs can be read.
     """
     backfill_id = request.undo or request.resume or ""
     entries = read_entries(warehouse, request.dataset_name, backfill_id)
@@ -40,17 +42,22 @@ def planned_again(
         ]
     else:
         wanted = [entry for entry in entries if entry.event not in FINAL]
-    nodes = source.fetch_nodes(sorted({entry.run_id for entry in wanted}))
-    planned = list(_planned(request, wanted, nodes))
+    found = look_up(source, sorted({entry.run_id for entry in wanted}))
+    if found.broken and not found.nodes:
+        raise next(iter(found.broken.values()))
+    planned = list(_planned(request, wanted, found))
     return (None if request.undo else backfill_id), planned
 
 
 def _planned(
-    request: BackfillRequest, wanted: Sequence[Entry], nodes: dict[str, Node]
+    request: BackfillRequest, wanted: Sequence[Entry], found: Found
 ) -> Iterator[PlannedValue]:
     for entry in wanted:
-        node = nodes.get(entry.run_id)
-        action, reason = _decide(request, entry, node)
+        action: Action
+        if entry.run_id in found.broken:
+            action, reason = "skipped", UNLISTED
+        else:
+            action, reason = _decide(request, entry, found.nodes.get(entry.run_id))
         yield PlannedValue(
             entry.run_id, entry.key, entry.old, entry.new, action, reason, entry.target
         )

@@ -22,8 +22,11 @@ class BackfillReport:
         gone: of runs that were deleted meanwhile.
         unchanged, skipped: how many values needed no write, or were not to be written.
         repaired: members of other writers that our write had replaced and that were put back.
+        rewritten: values that were written, lost to another writer, and written again.
         window_s: the longest time between our reading of a run and the answer to our write of
             it: what others wrote to that run in this time was looked for, and put back.
+        watched: whether the server said what each write replaced. If not, members of others that
+            were written in `window_s` may be lost without a trace.
         requests, seconds: what it took.
     """
 
@@ -39,6 +42,8 @@ class BackfillReport:
     failed: list[PlannedValue] = field(default_factory=list)
     repaired: int = 0
     window_s: float = 0.0
+    rewritten: int = 0
+    watched: bool = True
 
     @property
     def runs(self) -> int:
@@ -69,10 +74,12 @@ class BackfillReport:
             "of deleted runs": len(self.gone),
             "refused": len(self.failed),
             "not verified": len(self.unverified),
+            "lost and written again": self.rewritten,
             "of others put back": self.repaired,
         }
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        blind = "" if self.watched else "; the server does not say what was replaced"
         return (
             f"backfill {self.backfill_id}: {told or 'nothing to write'}; {self.runs} runs changed "
-            f"in {self.seconds:.1f} s ({self.requests} requests)"
+            f"in {self.seconds:.1f} s ({self.requests} requests){blind}"
         )

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from wb_ops.backfill.targets import Target
 from wb_ops.client.filters import require_valid
-from wb_ops.client.runs import Run
 from wb_ops.errors import InvalidRequest
 from wb_ops.warehouse import Owner, dataset_name
 
+if TYPE_CHECKING:
+    from wb_ops.client.runs import Run
+
 Policy = Literal["overwrite", "only_missing", "overwrite_if_older"]
-Compute = Callable[[Run], Mapping[str, Any]]
+Compute: TypeAlias = "Callable[[Run], Mapping[str, Any]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +45,7 @@ class BackfillRequest:
             write replaces the whole summary.
         include_incomplete: also write SQL's values to runs whose history in the warehouse is
             incomplete or older than the run.
-        safe: one run at a time, three requests each, instead of 25 runs at a time.
+        safe: one run at a time, two requests each, instead of 25 runs at a time.
         max_changes: execute nothing if more values than this would be written.
         max_workers: how many `compute` calls run at once.
     """

@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from wb_ops.client.documents import split_members
-from wb_ops.client.source import Node
-from wb_ops.client.writing import Change
 from wb_ops.errors import MalformedResponse
+
+if TYPE_CHECKING:
+    from wb_ops.client.source import Node
+    from wb_ops.client.writing import Change
 
 Target = Literal["summary", "config", "tags", "notes"]
 # A key's JSON text; None where the key is not there, or shall not be.
@@ -59,6 +61,9 @@ def read_members(node: Mapping[str, Any], target: Target) -> dict[str, str]:
 
 def change_of(run_id: str, target: Target, edit: Edit, base: Node) -> Change:
     """The change that carries out an edit on the run as `base` describes it."""
+    # Not at the top: describing a backfill must not load the client.
+    from wb_ops.client.writing import Change
+
     everything = {**edit.ours, **edit.theirs}
     removed = frozenset(key for key, text in everything.items() if text is None)
     if target == "summary":

@@ -18,11 +18,13 @@ from wb_ops.client.documents import dump_value
 from wb_ops.client.history import Selection
 from wb_ops.client.runs import Run
 from wb_ops.client.source import Node
-from wb_ops.errors import InvalidRequest, NotFound
+from wb_ops.errors import CommError, InvalidRequest, MalformedResponse, NotFound
 from wb_ops.warehouse import Warehouse
 
 # run id -> key -> JSON text, None where there is no value
 Values = dict[str, dict[str, str | None]]
+
+Reasons = dict[str, str]
 
 # Signed URLs of histories expire: few are asked for at a time.
 RUNS_PER_STROKE = 200
@@ -30,8 +32,10 @@ RUNS_PER_STROKE = 200
 
 def values_of(
     request: BackfillRequest, api: Api, warehouse: Warehouse, nodes: Sequence[Node]
-) -> Values:
+) -> tuple[Values, Reasons]:
     """Compute the values that a request asks for; `nodes` are the runs that may be written to.
+
+    Also says why there are none of a run that was deleted meanwhile, or whose history is broken.
 
     Raises:
         InvalidRequest: the SQL, the file or a value cannot be used (retry: never).
@@ -40,9 +44,9 @@ def values_of(
     """
     if request.sql is not None:
         rows = warehouse.query(request.sql, request.dataset_name)
-        return values_from_table(rows, "The backfill's SQL")
+        return values_from_table(rows, "The backfill's SQL"), {}
     if request.file is not None:
-        return values_from_table(_read_file(Path(request.file)), str(request.file))
+        return values_from_table(_read_file(Path(request.file)), str(request.file)), {}
     source = api.source(str(request.owner))
     if isinstance(request.compute, Recipe):
         return _values_from_recipe(request, request.compute, api, nodes)
@@ -73,23 +77,39 @@ def values_from_table(rows: pa.Table, what: str) -> Values:
     return values
 
 
-def values_from_function(compute: Compute, runs: Sequence[Run], max_workers: int) -> Values:
-    """Call the function for each run, several at once; what it raises is raised."""
+def values_from_function(
+    compute: Compute, runs: Sequence[Run], max_workers: int
+) -> tuple[Values, Reasons]:
+    """Call the function for each run, several at once; what else it raises is raised."""
+    reasons: Reasons = {}
 
     def one(run: Run) -> tuple[str, dict[str, str | None]]:
-        return run.id, _texts(compute(run), run.id)
+        try:
+            return run.id, _texts(compute(run), run.id)
+        except (NotFound, MalformedResponse) as error:
+            reasons[run.id] = _why(error)
+            return run.id, {}
 
     with ThreadPoolExecutor(max_workers, "wb_ops-compute") as pool:
-        return dict(pool.map(one, runs))
+        values = dict(pool.map(one, runs))
+    # The plan shows a value of such a run for each key that the function gives of others.
+    keys = sorted({key for texts in values.values() for key in texts}) or ["(all)"]
+    return values | {run_id: dict.fromkeys(keys) for run_id in reasons}, reasons
+
+
+def _why(error: CommError) -> str:
+    gone = isinstance(error, NotFound)
+    return "deleted since it was listed" if gone else "history unreadable"
 
 
 def _values_from_recipe(
     request: BackfillRequest, recipe: Recipe, api: Api, nodes: Sequence[Node]
-) -> Values:
+) -> tuple[Values, Reasons]:
     """As a function, but the sources of many histories come in one request."""
     source = api.source(str(request.owner))
     selection = Selection(recipe.reads)
     values: Values = {}
+    reasons: Reasons = {}
     with ThreadPoolExecutor(request.max_workers, "wb_ops-compute") as pool:
         for some in _strokes([node["name"] for node in nodes]):
             sources = api.reader.sources_of(source, some)
@@ -98,12 +118,13 @@ def _values_from_recipe(
                 try:
                     with api.reader.read(source, run_id, selection, found.get(run_id)) as raw:
                         table = raw.select(raw.merged().table)
-                except NotFound:
-                    return {}  # deleted since it was listed
+                except (NotFound, MalformedResponse) as error:
+                    reasons[run_id] = _why(error)
+                    return dict.fromkeys(recipe.writes)
                 return _texts(recipe.of_history(table), run_id)
 
             values |= zip(some, pool.map(one, some), strict=True)
-    return values
+    return values, reasons
 
 
 def _strokes(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:

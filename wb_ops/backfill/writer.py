@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from wb_ops.backfill.targets import Edit, Target, change_of
 from wb_ops.client.source import Node, RunSource
-from wb_ops.client.writing import send_changes
+from wb_ops.client.writing import Change, check_watching, replaced_by, send_changes
 from wb_ops.errors import (
     CommError,
     InvalidRequest,
@@ -21,13 +21,17 @@ from wb_ops.errors import (
 log = logging.getLogger("wb_ops")
 
 _GRAPHQL_ERRORS = 200
+_CONFLICT = 409
+
+Befores = dict[str, dict[str, Any]]
 
 
 @dataclass(slots=True)
 class Writer:
     """What all batches of a backfill share.
 
-    `watches` ends where the server refuses to say what a write replaces.
+    `watches` ends where the server refuses to say what a write replaces; `can_watch` is set when
+    it has said so once.
     """
 
     source: RunSource
@@ -35,28 +39,59 @@ class Writer:
     include_running: bool = False
     is_resumed: bool = False
     watches: bool = True
+    can_watch: bool = False
 
     def send(
         self, base: Mapping[str, Node], edits: Mapping[str, Edit]
-    ) -> tuple[dict[str, dict[str, Any]], CommError | None]:
+    ) -> tuple[Befores, CommError | None]:
         """Send the edits; what they replaced, and an error after which reading tells more."""
         changes = [
             change_of(run_id, self.target, edit, base[run_id]) for run_id, edit in edits.items()
         ]
         source, watches = self.source, self.watches
         try:
-            return send_changes(source.transport, source, changes, base, watch=watches), None
-        except OutcomeUnknown as error:
-            log.warning("%s; reading back to see what was written", error)
-            return {}, error
-        except NotFound as error:
-            log.warning("%s; a run was deleted just now, the others may be written", error)
-            return {}, None
-        except (InvalidRequest, PermissionDenied) as error:
-            if isinstance(error, InvalidRequest) and watches:
-                log.info("%s; writing without asking what is replaced", error)
-                self.watches = False
+            before = send_changes(source.transport, source, changes, base, watch=watches)
+        except CommError as error:
+            if watches and self._stops_watching(error, [base[run_id] for run_id in edits]):
                 return {}, None
-            if error.http_status != _GRAPHQL_ERRORS:
+            if not _is_told_by_reading(error):
                 raise
-            return {}, error
+            return _after(error, changes)
+        self.can_watch = self.can_watch or watches
+        return before, None
+
+    def _stops_watching(self, error: CommError, fresh: Sequence[Node]) -> bool:
+        """Whether it is the asking that is refused, and not what was written; tried once."""
+        if self.can_watch or is_busy(error) or not isinstance(error, InvalidRequest):
+            return False
+        try:
+            check_watching(self.source.transport, self.source, fresh)
+        except InvalidRequest as refused:
+            if is_busy(refused):
+                return False
+            log.warning("%s; writing without asking what is replaced", refused)
+            self.watches = False
+            return True
+        self.can_watch = True
+        return False
+
+
+def is_busy(error: CommError) -> bool:
+    """Whether the server refused a write because of another one: it is worth a fresh reading."""
+    return error.http_status == _CONFLICT
+
+
+def _is_told_by_reading(error: CommError) -> bool:
+    if isinstance(error, OutcomeUnknown | NotFound) or is_busy(error):
+        return True
+    is_of_runs = isinstance(error, InvalidRequest | PermissionDenied)
+    return is_of_runs and error.http_status == _GRAPHQL_ERRORS
+
+
+def _after(error: CommError, changes: Sequence[Change]) -> tuple[Befores, CommError | None]:
+    before = replaced_by(changes, error.partial)
+    if isinstance(error, NotFound):
+        log.warning("%s; a run was deleted just now, the others may be written", error)
+        return before, None
+    log.warning("%s; reading the runs again to see what was written", error)
+    return before, error
