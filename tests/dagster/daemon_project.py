@@ -1,7 +1,8 @@
-"""The code location of test_daemon.py; the daemon loads it by its path."""
+"""The code location of test_daemon.py; Dagster loads it by its path."""
 
 import os
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import dagster as dg
 
@@ -10,66 +11,70 @@ from wb_ops.dagster import (
     WarehouseResource,
     build_finished_runs_sensor,
     build_wandb_assets,
+    build_wandb_changes,
+    late_data_condition,
     run_partitions,
 )
 
-FOLDER = os.environ["TEST_FOLDER"]
 RUNS = run_partitions("ann", "demo")
-
-
-def warehouse(name: str) -> WarehouseResource:
-    return WarehouseResource(url=f"duckdb:///{FOLDER}/{name}.duckdb")
-
-
-export = build_wandb_assets(entity="ann", project="demo", partitions_def=RUNS, pool="wandb_demo")
-refused = build_wandb_assets(
-    entity="ann",
-    project="refused",
-    wandb=WandbResource(base_url=os.environ["TEST_REFUSING"], api_key="wrong" * 10),
-    warehouse=warehouse("refused"),
+TODAY = datetime.fromisoformat(os.environ["TEST_TODAY"])
+# The 30 days before today, and none that begins while the test runs.
+DAYS = dg.DailyPartitionsDefinition(
+    start_date=TODAY - timedelta(days=30), end_date=TODAY, timezone="UTC"
 )
+LOOKBACK = timedelta(days=14)
+
+
+def place(name: str, **access: str) -> dict[str, Any]:
+    """A project with a server and a warehouse of its own."""
+    return {
+        "entity": "ann",
+        "project": name,
+        "wandb": WandbResource(base_url=os.environ[f"TEST_{name.upper()}"], **access),
+        "warehouse": WarehouseResource(url=f"duckdb:///{os.environ['TEST_FOLDER']}/{name}.duckdb"),
+    }
+
+
+demo, daily_place = place("demo"), place("daily")
+export = build_wandb_assets(**demo, partitions_def=RUNS)
+changes = build_wandb_changes(
+    entity="ann",
+    project="daily",
+    partitions_def=DAYS,
+    lookback=LOOKBACK,
+    wandb=daily_place["wandb"],
+)
+daily = build_wandb_assets(
+    **daily_place,
+    partitions_def=DAYS,
+    deps=[changes],
+    automation_condition=late_data_condition(LOOKBACK),
+    pool="wandb_daily",
+)
+refused = build_wandb_assets(**place("refused", api_key="wrong" * 10), pool="wandb_refused")
+# The first to take the slot that `meanwhile` wants too.
 limited = build_wandb_assets(
-    entity="ann",
-    project="limited",
-    wandb=WandbResource(base_url=os.environ["TEST_LIMITING"]),
-    warehouse=warehouse("limited"),
+    **place("limited"), pool="wandb_limited", op_tags={"dagster/priority": "1"}
 )
 
 
-@dg.asset(pool="wandb_api")
+@dg.asset(pool="wandb_limited")
 def meanwhile() -> None:
-    """Wants the slot that `limited` holds."""
+    """Can only run while `limited` does not hold the slot."""
 
 
-JOBS = {
-    "refused": dg.define_asset_job("refused_job", dg.AssetSelection.assets(refused)),
-    "limited": dg.define_asset_job("limited_job", dg.AssetSelection.assets(limited)),
-    "meanwhile": dg.define_asset_job("meanwhile_job", dg.AssetSelection.assets(meanwhile)),
-}
-
-
-def is_waiting(instance: dg.DagsterInstance) -> bool:
-    runs = instance.get_runs(dg.RunsFilter(job_name="limited_job"))
-    events = [entry.dagster_event for run in runs for entry in instance.all_logs(run.run_id)]
-    return any(event is not None and event.is_step_up_for_retry for event in events)
-
-
-@dg.sensor(
-    jobs=list(JOBS.values()),
-    minimum_interval_seconds=5,
-    default_status=dg.DefaultSensorStatus.RUNNING,
-)
-def launcher(context: dg.SensorEvaluationContext):
-    """Launches each job once; `meanwhile` only when `limited` waits."""
-    names = ["refused", "limited", *(["meanwhile"] if is_waiting(context.instance) else [])]
-    return [dg.RunRequest(run_key=name, job_name=f"{name}_job") for name in names]
+def job(name: str, *assets: Any, executor: dg.ExecutorDefinition = dg.in_process_executor) -> Any:
+    return dg.define_asset_job(name, dg.AssetSelection.assets(*assets), executor_def=executor)
 
 
 defs = dg.Definitions(
-    assets=[export, refused, limited, meanwhile],
-    jobs=list(JOBS.values()),
+    assets=[export, changes, daily, refused, limited, meanwhile],
+    jobs=[
+        job("observe", changes.key),
+        job("refused", refused),
+        job("limited", limited, meanwhile, executor=dg.multiprocess_executor),
+    ],
     sensors=[
-        launcher,
         build_finished_runs_sensor(
             entity="ann",
             project="demo",
@@ -77,11 +82,13 @@ defs = dg.Definitions(
             partitions_def=RUNS,
             start_at=datetime(2026, 1, 1, tzinfo=UTC),
             minimum_interval_seconds=5,
+            wandb=demo["wandb"],
             default_status=dg.DefaultSensorStatus.RUNNING,
         ),
+        dg.AutomationConditionSensorDefinition(
+            "late_data", target=dg.AssetSelection.assets(daily), minimum_interval_seconds=5
+        ),
     ],
-    resources={
-        "wandb": WandbResource(base_url=os.environ["TEST_SERVER"]),
-        "warehouse": warehouse("demo"),
-    },
+    # A process less for each run; `limited` has the usual executor.
+    executor=dg.in_process_executor,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from wb_ops import Run
+from wb_ops.devserver import Fault, Matcher, Responder
 
 DRY_RUN = {"ops": {"ann__demo_best_metrics": {"config": {"dry_run": True}}}}
 
@@ -57,6 +58,21 @@ def test_the_written_values_are_in_the_next_export(bench):
     bench.run(bench.export)
     rows = bench.rows("select summary->>'best_val_acc' as best from runs order by run_id")
     assert [row["best"] for row in rows] == ["0.4", "0.5", "0.6"]
+
+
+def test_values_that_the_server_refuses_fail_the_step_after_the_others_are_written(bench):
+    bench.run(bench.export)
+    closing = Fault(
+        Matcher(operation="UpsertBucket"),
+        Responder(),
+        action=lambda: bench.server.edit_run("ann", "demo", "r1", read_only=True),
+    )
+    bench.server.faults.add(closing)
+    ran = bench.run(bench.best_metrics())
+    assert not ran.success
+    assert ran.waits == []
+    assert ran.tags["dagster/retry_on_asset_or_op_failure"] == "false"
+    assert best(bench) == {"r0": 0.4, "r1": None, "r2": 0.6}
 
 
 def graphql(bench) -> list:

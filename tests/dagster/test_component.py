@@ -5,6 +5,7 @@
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import dagster as dg
@@ -105,6 +106,22 @@ def test_days_bring_their_source_schedule_and_sensor():
         dg.Definitions.validate_loadable(defs)
 
 
+def test_its_states_are_those_of_its_sensor_too(bench):
+    moment = datetime.now(UTC)
+    for run_id, state in (("broke", "crashed"), ("whole", "finished")):
+        bench.server.seed_run("ann", "demo", run_id, state=state, heartbeat_at=moment)
+    for run_id in ("r0", "r1", "r2"):
+        bench.server.delete_run("ann", "demo", run_id)
+    with loaded(
+        partitions="run", states=["crashed", "running"], base_url=bench.server.url,
+        api_key=bench.key,
+    ) as defs:  # fmt: skip
+        (sensor,) = defs.sensors
+        with dg.build_sensor_context(instance=bench.instance) as context:
+            result = sensor(context)
+    assert [request.partition_key for request in result.run_requests] == ["broke"]
+
+
 def test_partitions_by_run_bring_their_sensor():
     with loaded(partitions="run") as defs:
         partitions_def = _asset(defs).get_asset_spec(HISTORY).partitions_def
@@ -120,6 +137,7 @@ def test_partitions_by_run_bring_their_sensor():
         {"start_date": "2026-03-01"},
         {"lookback_days": 3},
         {"lookback_days": 0, "partitions": "created_day", "start_date": "2026-03-01"},
+        {"states": ["running"], "has_sensor": True},
         {"projct": "typo"},
         {"entity": 5},
     ],

@@ -1,140 +1,270 @@
-"""A real daemon: the sensor fires once a run, a wait frees the slot, a refusal is not repeated."""
+"""One real `dagster dev` with its daemon, asked for everything as its UI asks."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
+import requests
 
+from wb_ops import connect
 from wb_ops.devserver import ApiKey, DevServer, Fault, Matcher, Responder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).parents[2]
+PROJECT = Path(__file__).with_name("daemon_project.py")
 KEY = "canary" * 8
-PATIENCE_S = 200
+# Far more than it takes: other tests may have the machine too.
+PATIENCE_S = 500
+TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+LATE = f"{TODAY - timedelta(days=10):%Y-%m-%d}"
+HISTORY = [{"_step": step, "loss": 1 / (step + 1)} for step in range(4)]
+PLACE = {"repositoryLocationName": PROJECT.name, "repositoryName": "__repository__"}
 
 
-@pytest.fixture
+@dataclass(frozen=True)
+class Dev:
+    """A running `dagster dev`, its instance, and the W&B servers of its projects."""
+
+    url: str
+    folder: Path
+    instance: dg.DagsterInstance
+    servers: dict[str, DevServer]
+
+    def ask(self, document: str, **variables: Any) -> Any:
+        body = {"query": document, "variables": variables}
+        answer = requests.post(f"{self.url}/graphql", json=body, timeout=60).json()
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    def launch(self, job: str) -> None:
+        mutation = """mutation($params: ExecutionParams!) {
+            launchRun(executionParams: $params) { __typename } }"""
+        chosen = {"selector": {**PLACE, "jobName": job}, "runConfigData": {}}
+        launched = self.ask(mutation, params=chosen)["launchRun"]
+        assert launched == {"__typename": "LaunchRunSuccess"}
+
+    def runs(self, **chosen: Any) -> list[dg.DagsterRun]:
+        """The newest first."""
+        return list(self.instance.get_runs(dg.RunsFilter(**chosen)))
+
+    def until(self, holds: Callable[[], bool]) -> None:
+        for _ in range(PATIENCE_S):
+            if holds():
+                return
+            time.sleep(1)
+        pytest.fail((self.folder / "dev.log").read_text()[-3000:])
+
+    def until_success(self, times: int = 1, **chosen: Any) -> dg.DagsterRun:
+        """Wait for so many runs that succeeded; returns the newest."""
+        wanted = {**chosen, "statuses": [dg.DagsterRunStatus.SUCCESS]}
+        self.until(lambda: len(self.runs(**wanted)) >= times)
+        return self.runs(**wanted)[0]
+
+    def exported(self) -> list[str]:
+        """The W&B runs for which the sensor has launched."""
+        runs = self.runs(statuses=[dg.DagsterRunStatus.SUCCESS])
+        return sorted(run.tags["wandb/run_id"] for run in runs if "wandb/run_id" in run.tags)
+
+    def records(self, table: str) -> list[dg.EventLogRecord]:
+        """The materializations of a table of the daily project."""
+        key = dg.AssetKey(["ann__daily", table])
+        return list(self.instance.fetch_materializations(key, limit=1000).records)
+
+    def days(self, table: str, after: int) -> set[str]:
+        """The days that were materialized after the record of this id."""
+        return {one.partition_key for one in self.records(table) if one.storage_id > after}
+
+
+@pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, DevServer]]:
-    keys = {KEY: ApiKey(username="ann")}
-    with (
-        DevServer(api_keys=keys) as demo,
-        DevServer(api_keys=keys) as refusing,
-        DevServer(api_keys=keys) as limiting,
-    ):
-        found = {"demo": demo, "refused": refusing, "limited": limiting}
-        for project, server in found.items():
-            for run_id in ("first", "second"):
-                server.seed_run("ann", project, run_id, history=[{"_step": 0, "loss": 1.0}])
-        # Longer than a launch takes on a busy machine: the other step has to fit into it.
-        limit = Fault(Matcher(operation="Runs"), Responder.rate_limited(45), times=1)
-        limiting.faults.add(limit)
-        yield found
+    names = ("demo", "daily", "refused", "limited")
+    with ExitStack() as stack:
+        running = {
+            name: stack.enter_context(DevServer(api_keys={KEY: ApiKey(username="ann")}))
+            for name in names
+        }
+        for name in ("demo", "refused", "limited"):
+            running[name].seed_run("ann", name, "first", history=HISTORY)
+        seed_30_days(running["daily"])
+        limit = Fault(Matcher(operation="Runs"), Responder.rate_limited(20), times=1)
+        running["limited"].faults.add(limit)
+        yield running
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    home = tmp_path / "home"
+def seed_30_days(server: DevServer) -> None:
+    for ago in range(1, 31):
+        created = TODAY - timedelta(days=ago) + timedelta(hours=12)
+        for number in range(ago % 3):
+            server.seed_run("ann", "daily", f"r{ago}-{number}", created_at=created, history=HISTORY)
+
+
+@pytest.fixture(scope="module")
+def dev(servers: dict[str, DevServer], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+    folder = tmp_path_factory.mktemp("dev")
+    home = folder / "home"
     home.mkdir()
     shutil.copy(ROOT / "dagster_defs" / "dagster.yaml", home)
-    return home
-
-
-@pytest.fixture
-def instance(home: Path, servers: dict[str, DevServer]) -> Iterator[dg.DagsterInstance]:
-    """The instance of a daemon that runs until the test ends."""
+    port = free_port()
     env = {
         **os.environ,
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "true",
         "PYTHONPATH": str(ROOT),
         "WANDB_API_KEY": KEY,
-        "TEST_FOLDER": str(home.parent),
-        "TEST_SERVER": servers["demo"].url,
-        "TEST_REFUSING": servers["refused"].url,
-        "TEST_LIMITING": servers["limited"].url,
+        "TEST_FOLDER": str(folder),
+        "TEST_TODAY": TODAY.isoformat(),
+        **{f"TEST_{name.upper()}": server.url for name, server in servers.items()},
     }
-    command = [str(Path(sys.executable).parent / "dagster-daemon"), "run"]
-    project = ["-f", str(Path(__file__).with_name("daemon_project.py"))]
-    with (home.parent / "daemon.log").open("wb") as log:
-        daemon = subprocess.Popen(
-            command + project, env=env, cwd=home, stdout=log, stderr=log, start_new_session=True
-        )
+    # First: two processes that make the database at once get in each other's way.
+    with dg.DagsterInstance.from_config(str(home)) as instance:
+        dev = Dev(f"http://127.0.0.1:{port}", folder, instance, servers)
+        with dagster_dev(env, folder, port):
+            dev.until(lambda: is_up(dev))
+            for job in ("observe", "limited", "refused"):
+                dev.launch(job)
+            yield dev
+
+
+@contextmanager
+def dagster_dev(env: dict[str, str], folder: Path, port: int) -> Iterator[None]:
+    command = [str(Path(sys.executable).parent / "dagster"), "dev", "-f", str(PROJECT)]
+    with (folder / "dev.log").open("wb") as log:
+        process = subprocess.Popen(
+            [*command, "-h", "127.0.0.1", "-p", str(port)],
+            env=env, cwd=folder, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
     try:
-        with dg.DagsterInstance.from_config(str(home)) as instance:
-            yield instance
+        yield
     finally:
-        daemon.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)
         try:
-            daemon.wait(20)
+            process.wait(20)
         except subprocess.TimeoutExpired:
-            # Its own session: the daemon, its code server, and the runs these have started.
-            os.killpg(daemon.pid, signal.SIGKILL)
-            daemon.wait(10)
+            # Its own session: web server, daemon, code server, and the runs these have started.
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
 
 
-def until(holds: Callable[[], bool], home: Path) -> None:
-    for _ in range(PATIENCE_S):
-        if holds():
-            return
-        time.sleep(1)
-    pytest.fail((home.parent / "daemon.log").read_text()[-3000:])
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
 
 
-def of_job(instance: dg.DagsterInstance, name: str) -> list[dg.DagsterRun]:
-    return list(instance.get_runs(dg.RunsFilter(job_name=f"{name}_job")))
+def is_up(dev: Dev) -> bool:
+    document = """{ workspaceOrError { ... on Workspace {
+        locationEntries { loadStatus locationOrLoadError { __typename } } } } }"""
+    try:
+        (entry,) = dev.ask(document)["workspaceOrError"]["locationEntries"]
+    except (requests.RequestException, ValueError):
+        return False
+    if entry["loadStatus"] != "LOADED":
+        return False
+    assert entry["locationOrLoadError"]["__typename"] == "RepositoryLocation"
+    return True
 
 
-def exported(instance: dg.DagsterInstance) -> list[str]:
-    """The W&B runs for which the sensor has launched."""
-    runs = instance.get_runs(dg.RunsFilter(statuses=[dg.DagsterRunStatus.SUCCESS]))
-    return sorted(run.tags["wandb/run_id"] for run in runs if "wandb/run_id" in run.tags)
+@pytest.fixture(scope="module")
+def range_run(dev: Dev) -> dg.DagsterRun:
+    """The run of a backfill of all 30 days, after their versions were observed."""
+    dev.until_success(job_name="observe")
+    mutation = """mutation($params: LaunchBackfillParams!) {
+        launchPartitionBackfill(backfillParams: $params) {
+            ... on LaunchBackfillSuccess { backfillId } } }"""
+    backfill = {
+        "assetSelection": [{"path": ["ann__daily", table]} for table in ("runs", "history")],
+        "partitionNames": [f"{TODAY - timedelta(days=ago):%Y-%m-%d}" for ago in range(30, 0, -1)],
+    }
+    asked = dev.ask(mutation, params=backfill)["launchPartitionBackfill"]
+    return dev.until_success(tags={"dagster/backfill": asked["backfillId"]})
 
 
-def moments(instance: dg.DagsterInstance, job: str, kind: dg.DagsterEventType) -> list[float]:
-    (run,) = of_job(instance, job)
-    return [
-        entry.timestamp
-        for entry in instance.all_logs(run.run_id)
-        if entry.dagster_event is not None and entry.dagster_event.event_type is kind
-    ]
+def test_the_sensor_fires_once_for_each_run_that_ends_and_partitions_appear(dev: Dev):
+    dev.until(lambda: dev.exported() == ["first"])
+    assert dev.instance.get_dynamic_partitions("ann__demo__run_ids") == ["first"]
+    dev.servers["demo"].seed_run("ann", "demo", "later", history=HISTORY)
+    dev.until(lambda: dev.exported() == ["first", "later"])
+    assert dev.instance.get_dynamic_partitions("ann__demo__run_ids") == ["first", "later"]
 
 
-def has_succeeded(instance: dg.DagsterInstance, job: str) -> bool:
-    return [run.status for run in of_job(instance, job)] == [dg.DagsterRunStatus.SUCCESS]
+def test_a_range_of_30_days_is_one_run_with_the_metadata_of_each_day(
+    dev: Dev, range_run: dg.DagsterRun
+):
+    backfill = range_run.tags["dagster/backfill"]
+    assert len(dev.runs(tags={"dagster/backfill": backfill})) == 1
+    for table, rows in (("runs", 1), ("history", len(HISTORY))):
+        counts = {
+            one.partition_key: one.asset_materialization.metadata[
+                "dagster/partition_row_count"
+            ].value
+            for one in dev.records(table)
+        }
+        assert counts == {
+            f"{TODAY - timedelta(days=ago):%Y-%m-%d}": rows * (ago % 3) for ago in range(1, 31)
+        }
 
 
-def test_the_daemon_does_what_the_assets_and_the_sensor_ask_for(instance, servers, home):
-    until(lambda: exported(instance) == ["first", "second"], home)
-    assert instance.get_dynamic_partitions("ann__demo__run_ids") == ["first", "second"]
-    servers["demo"].seed_run("ann", "demo", "third", history=[{"_step": 0, "loss": 1.0}])
-    until(lambda: exported(instance) == ["first", "second", "third"], home)
-    assert instance.has_dynamic_partition("ann__demo__run_ids", "third")
+def test_a_late_edit_materializes_its_day_again_and_no_other(dev: Dev, range_run: dg.DagsterRun):
+    sensor = {**PLACE, "sensorName": "late_data"}
+    start = "mutation($it: SensorSelector!) { startSensor(sensorSelector: $it) { __typename } }"
+    ticks = """query($it: SensorSelector!) { sensorOrError(sensorSelector: $it) {
+        ... on Sensor { sensorState { ticks(statuses: [SKIPPED]) { id } } } } }"""
+    assert dev.ask(start, it=sensor)["startSensor"]["__typename"] == "Sensor"
+    dev.until(lambda: bool(dev.ask(ticks, it=sensor)["sensorOrError"]["sensorState"]["ticks"]))
 
-    until(lambda: has_succeeded(instance, "limited"), home)
-    assert has_succeeded(instance, "meanwhile")
+    before = max(one.storage_id for table in ("runs", "history") for one in dev.records(table))
+    dev.servers["daily"].edit_run("ann", "daily", "r10-0", summary={"loss": 0.125})
+    dev.launch("observe")
+    dev.until_success(2, job_name="observe")
+    dev.until(lambda: bool(dev.days("runs", before) and dev.days("history", before)))
+    assert dev.days("runs", before) == dev.days("history", before) == {LATE}
+    warehouse = connect(f"duckdb:///{dev.folder / 'daily.duckdb'}")
+    sql = "select summary->>'loss' as loss from runs where run_id = 'r10-0'"
+    assert warehouse.query(sql, "ann__daily").to_pylist() == [{"loss": "0.125"}]
+
+
+def test_a_429_is_waited_for_while_another_step_has_the_slot(dev: Dev):
+    run = dev.until_success(job_name="limited")
     kinds = dg.DagsterEventType
-    (waits,) = moments(instance, "limited", kinds.STEP_UP_FOR_RETRY)
-    (meanwhile,) = moments(instance, "meanwhile", kinds.STEP_SUCCESS)
-    (again,) = moments(instance, "limited", kinds.STEP_RESTARTED)
-    assert waits < meanwhile < again
+    moments = {
+        (entry.step_key, entry.dagster_event.event_type): entry
+        for entry in dev.instance.all_logs(run.run_id)
+        if entry.dagster_event is not None
+    }
+    waits = moments["ann__limited_export", kinds.STEP_UP_FOR_RETRY]
+    again = moments["ann__limited_export", kinds.STEP_RESTARTED]
+    taken = moments["meanwhile", kinds.STEP_WORKER_STARTING]
+    assert 20 <= waits.dagster_event.step_retry_data.seconds_to_wait <= 22
+    assert again.timestamp - waits.timestamp >= 20
+    assert waits.timestamp < taken.timestamp < again.timestamp
 
-    (refused,) = of_job(instance, "refused")
+
+def test_a_401_is_tried_once_and_the_run_is_not_run_again(dev: Dev):
+    dev.until(lambda: dev.runs(job_name="refused")[0].is_finished)
+    (refused,) = dev.runs(job_name="refused")
     assert refused.status is dg.DagsterRunStatus.FAILURE
     assert refused.tags["dagster/will_retry"] == "false"
-    assert len(servers["refused"].requests) == 1
+    assert len(dev.servers["refused"].requests) == 1
 
-    # Nothing was launched twice, whatever came in between.
-    assert exported(instance) == ["first", "second", "third"]
-    stored = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file())
+
+def test_nothing_was_launched_twice_and_the_key_is_nowhere(dev: Dev):
+    assert dev.exported() == ["first", "later"]
+    assert len(dev.runs(job_name="refused")) == 1
+    stored = b"".join(path.read_bytes() for path in dev.folder.rglob("*") if path.is_file())
     assert b"ann__demo" in stored
     assert KEY.encode() not in stored

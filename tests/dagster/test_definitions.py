@@ -25,7 +25,7 @@ from dagster_defs.definitions import defs
 loaded = defs()
 dg.Definitions.validate_loadable(loaded)
 keys = sorted(key.to_user_string() for asset in loaded.assets for key in asset.keys)
-heavy = {"pandas", "wandb", "duckdb", "airflow"} & set(sys.modules) - before
+heavy = {"pandas", "pyarrow", "duckdb", "wandb", "airflow"} & set(sys.modules) - before
 print(json.dumps([keys, sorted(heavy)]))
 """
 

@@ -23,7 +23,24 @@ def test_the_python_examples_load_one_after_the_other():
     for block in blocks("python"):
         exec(compile(block, "docs/dagster.md", "exec"), names)
         dg.Definitions.validate_loadable(names["defs"])
+    dg.Definitions.validate_loadable(
+        dg.Definitions(assets=[names["cifar"], names["fresh"]], resources=names["resources"])
+    )
     assert {"defs", "estimate", "changes"} <= set(names)
+
+
+def test_the_users_tests_of_the_page_pass(wandb_server, tmp_path):
+    names: dict[str, object] = {}
+    for block in blocks("python"):
+        exec(compile(block, "docs/dagster.md", "exec"), names)
+    names["test_my_assets"](wandb_server, tmp_path)
+    names["test_my_waits"]()
+
+
+def test_the_instance_of_the_page_is_that_of_the_example():
+    (text,) = blocks("yaml dagster.yaml")
+    example = Path(__file__).parents[2] / "dagster_defs" / "dagster.yaml"
+    assert yaml.safe_load(text) == yaml.safe_load(example.read_text())
 
 
 def test_the_yaml_example_loads(monkeypatch):

@@ -13,6 +13,7 @@ from wb_ops.dagster import (
     created_days,
     late_data_condition,
 )
+from wb_ops.devserver import Responder
 
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 HISTORY = [{"_step": step, "val_acc": step / 10} for step in range(4)]
@@ -25,14 +26,14 @@ def day(ago: int) -> str:
 class Watched:
     """A project with one run a day, observed and automated as a daemon does it."""
 
-    def __init__(self, bench, condition: dg.AutomationCondition) -> None:
+    def __init__(self, bench, condition: dg.AutomationCondition, **chosen: object) -> None:
         self.bench = bench
         for run_id in ("r0", "r1", "r2"):
             bench.server.delete_run("ann", "demo", run_id)
         for ago in range(5):
             self.seed(f"ago{ago}", ago)
         project = {"entity": "ann", "project": "demo", "partitions_def": created_days(day(30))}
-        self.changes = build_wandb_changes(**project, lookback=timedelta(days=7))
+        self.changes = build_wandb_changes(**project, **chosen, lookback=timedelta(days=7))
         self.assets = build_wandb_assets(
             **project, deps=[self.changes], automation_condition=condition, retry_policy=None
         )
@@ -54,10 +55,12 @@ class Watched:
         events = [event for event in ran.all_events if event.is_asset_observation]
         return {event.asset_observation_data.asset_observation.partition for event in events}
 
-    def evaluate(self) -> set[tuple[str, str | None]]:
-        """What the daemon would launch now; it is materialized."""
+    def evaluate(
+        self, *, succeeds: bool = True, at: datetime | None = None
+    ) -> set[tuple[str, str | None]]:
+        """What the daemon would launch now, or at that time; it is materialized."""
         result = dg.evaluate_automation_conditions(
-            self.defs, self.bench.instance, cursor=self.cursor
+            self.defs, self.bench.instance, evaluation_time=at, cursor=self.cursor
         )
         self.cursor = result.cursor
         requested = {
@@ -66,7 +69,7 @@ class Watched:
             for partition in result.get_requested_partitions(key)
         }
         for partition in {partition for _, partition in requested}:
-            assert self.bench.run(self.assets, partition_key=partition).success
+            assert self.bench.run(self.assets, partition_key=partition).success is succeeds
         return requested
 
 
@@ -100,11 +103,37 @@ def test_a_late_edit_materializes_its_day_only(watched: Watched):
     assert rows == [{"acc": "0.99"}]
 
 
+def test_a_late_day_whose_export_failed_is_exported_again(watched: Watched):
+    hour = datetime.now(UTC).replace(minute=0, second=0, microsecond=0) + timedelta(hours=1)
+    minutes = [hour + timedelta(minutes=after) for after in (5, 10, 65, 70, 130)]
+    watched.bench.server.edit_run("ann", "demo", "ago3", summary={"val_acc": 0.99})
+    watched.observe()
+    watched.bench.fail(Responder.error(403), times=2)
+    assert watched.evaluate(at=minutes[0], succeeds=False) == both(day(3))
+    assert watched.evaluate(at=minutes[1]) == set()
+    # At each hour, however often it fails; and not once more after it has succeeded.
+    assert watched.evaluate(at=minutes[2], succeeds=False) == both(day(3))
+    assert watched.evaluate(at=minutes[3]) == set()
+    assert watched.evaluate(at=minutes[4]) == both(day(3))
+    assert watched.evaluate(at=minutes[4] + timedelta(hours=1)) == set()
+    rows = watched.bench.rows("select summary->>'val_acc' as acc from runs where run_id = 'ago3'")
+    assert rows == [{"acc": "0.99"}]
+
+
 def test_a_run_that_still_writes_counts_once_it_ends(watched: Watched):
     watched.seed("long", 2, state="running")
     assert watched.observe() == set()
     watched.bench.server.finish_run("ann", "demo", "long")
     assert watched.observe() == {day(2)}
+
+
+def test_states_that_are_not_exported_are_not_observed(bench):
+    watched = Watched(bench, late_data_condition(timedelta(days=7)), states=["finished"])
+    watched.observe()
+    watched.seed("broke", 2, state="crashed")
+    assert watched.observe() == set()
+    watched.seed("whole", 3)
+    assert watched.observe() == {day(3)}
 
 
 def test_a_deletion_is_a_change(watched: Watched):

@@ -78,6 +78,19 @@ def test_a_partition_twice_is_the_same_and_takes_late_runs_in(bench):
     assert rows == [{"acc": "0.9"}]
 
 
+def test_a_day_marks_its_runs_that_were_deleted_and_no_others(bench):
+    seed_day(bench, 2, "before")
+    seed_day(bench, 3, "a", "b")
+    for day in ("2026-03-02", "2026-03-03"):
+        bench.run(export(DAYS), partition_key=day)
+    for run_id in ("a", "before"):
+        bench.server.delete_run("ann", "demo", run_id)
+    ran = bench.run(export(DAYS), partition_key="2026-03-03")
+    assert ran.metadata("runs")["wandb/runs_deleted"] == 1
+    gone = bench.rows("select run_id from runs where deleted_at is not null")
+    assert gone == [{"run_id": "a"}]
+
+
 def test_a_partition_can_be_one_run(bench):
     runs = run_partitions("ann", "demo")
     bench.instance.add_dynamic_partitions(runs.name, ["r0", "it's"])
@@ -104,6 +117,25 @@ def test_several_run_partitions_are_one_export(bench):
     ran = bench.run(export(runs), tags=span("r0", "r2"))
     assert counts(ran, "history") == {"r0": 5, "r1": 6, "r2": 7}
     assert export(runs).backfill_policy.max_partitions_per_run == 50
+
+
+def test_launches_of_run_partitions_leave_no_watermarks_behind(bench):
+    runs = run_partitions("ann", "demo")
+    bench.instance.add_dynamic_partitions(runs.name, ["r0", "r1"])
+    for run_id in ("r0", "r1"):
+        assert bench.run(export(runs), partition_key=run_id).success
+    assert bench.rows("select scope from _wb_state where watermark is not null") == []
+    assert len(bench.rows("select scope from _wb_state")) <= 1
+
+
+def test_a_run_partition_marks_its_run_as_deleted(bench):
+    runs = run_partitions("ann", "demo")
+    bench.instance.add_dynamic_partitions(runs.name, ["r0"])
+    bench.run(export(runs), partition_key="r0")
+    bench.server.delete_run("ann", "demo", "r0")
+    assert bench.run(export(runs), partition_key="r0").metadata("runs")["wandb/runs_deleted"] == 1
+    (row,) = bench.rows("select deleted_at from runs")
+    assert row["deleted_at"] is not None
 
 
 def test_a_run_that_is_gone_is_an_empty_partition(bench):

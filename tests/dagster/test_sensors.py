@@ -14,8 +14,8 @@ from wb_ops.dagster import (
     created_days,
     run_partitions,
 )
-from wb_ops.devserver import Responder
-from wb_ops.errors import AuthenticationFailed, NotFound
+from wb_ops.devserver import Fault, Matcher, Responder
+from wb_ops.errors import AuthenticationFailed, NotFound, RequestTimeout
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 RUNS = run_partitions("ann", "demo")
@@ -149,6 +149,36 @@ def test_what_passes_skips_the_tick_and_keeps_the_cursor(bench):
     assert isinstance(skipped, dg.SkipReason)
     assert "The next tick asks again" in skipped.skip_message
     assert ticks.launched() == ["a"]
+
+
+def test_a_silent_server_is_not_asked_page_by_page(bench):
+    bench.fail(Responder.slow(1.5), times=None)
+    with bench.resources["wandb"].open_api(0.6) as api:
+        with pytest.raises(RequestTimeout):
+            list(api.source("ann/demo").iter_nodes(page_size=1000))
+        # Each is given up after a third of the budget, and none begins after its end.
+        assert 1 <= api.transport.traffic.requests <= 3
+
+
+def test_what_was_read_before_the_server_broke_off_is_launched(bench):
+    for minute, run_id in enumerate("abc"):
+        seed(bench, run_id, minute)
+    bench.fail(Responder.error(500))
+    bench.server.faults.add(
+        Fault(Matcher(operation="Runs", nth=3), Responder.rate_limited(0.01), times=1)
+    )
+    ticks = Ticks(bench, max_runs_per_tick=2)
+    assert [ticks.launched() for _ in range(3)] == [["a"], ["b", "c"], []]
+
+
+def test_every_run_gets_its_turn_where_very_many_end_in_one_moment(bench):
+    for number in range(520):
+        seed(bench, f"tie-{number}", 1)
+    seed(bench, "later", 2)
+    ticks = Ticks(bench, max_runs_per_tick=260)
+    launched = [ticks.launched() for _ in range(4)]
+    assert [len(some) for some in launched] == [260, 260, 1, 0]
+    assert launched[2] == ["later"]
 
 
 def test_while_the_server_asks_to_wait_no_tick_asks_it(bench):

@@ -5,7 +5,7 @@ May import: dagster, errors, settings, tables, client, warehouse, export, backfi
 a request to anybody.
 """
 
-from wb_ops.dagster.assets import WandbExportConfig, build_wandb_assets
+from wb_ops.dagster.assets import WandbExportConfig, build_wandb_assets, wandb_assets
 from wb_ops.dagster.backfill import WandbBackfillConfig, build_wandb_backfill_asset
 from wb_ops.dagster.checks import WandbChecks
 from wb_ops.dagster.component import WandbProjectComponent
@@ -14,6 +14,7 @@ from wb_ops.dagster.late_data import (
     build_wandb_changes,
     late_data_condition,
 )
+from wb_ops.dagster.options import WandbAssetOptions
 from wb_ops.dagster.partitions import created_days, run_partitions
 from wb_ops.dagster.resource import WandbResource, WarehouseResource
 from wb_ops.dagster.retries import DEFAULT_RETRY_POLICY, wandb_retries
@@ -22,6 +23,7 @@ from wb_ops.dagster.translator import WandbTableProps, WandbTranslator
 
 __all__ = [
     "DEFAULT_RETRY_POLICY",
+    "WandbAssetOptions",
     "WandbBackfillConfig",
     "WandbChecks",
     "WandbExportConfig",
@@ -38,5 +40,6 @@ __all__ = [
     "created_days",
     "late_data_condition",
     "run_partitions",
+    "wandb_assets",
     "wandb_retries",
 ]

@@ -2,19 +2,27 @@
 
 # No postponed annotations here: Dagster reads that of `config` as it stands, not resolved.
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 from pydantic import Field
 
-from wb_ops.dagster.assets import TABLES, op_name, table_spec
-from wb_ops.dagster.metadata import Meter, backfill_metadata, dry_run_metadata, project_url
+from wb_ops.dagster.assets import op_name, table_spec
+from wb_ops.dagster.metadata import (
+    Metadata,
+    Meter,
+    backfill_metadata,
+    dry_run_metadata,
+    project_url,
+)
 from wb_ops.dagster.resource import WandbResource, WarehouseResource
-from wb_ops.dagster.retries import DEFAULT_RETRY_POLICY, wandb_retries
+from wb_ops.dagster.retries import DEFAULT_RETRY_POLICY, stop_run_retries, wandb_retries
 from wb_ops.dagster.translator import WandbTranslator
+from wb_ops.errors import CommError
 
 if TYPE_CHECKING:
+    from wb_ops.backfill import PlannedValue
     from wb_ops.backfill.request import Compute, Policy
 
 
@@ -56,7 +64,7 @@ def build_wandb_backfill_asset(
     Raises:
         InvalidRequest: an argument is wrong, when the definitions load (retry: never).
     """
-    from wb_ops.backfill import BackfillRequest, execute_backfill, plan_backfill
+    from wb_ops.backfill import BackfillRequest
 
     request = BackfillRequest(
         entity=entity,
@@ -70,7 +78,7 @@ def build_wandb_backfill_asset(
     )
     place = (translator, entity, project, request.dataset_name)
     spec = table_spec(*place, name, "backfill").replace_attributes(
-        deps=[table_spec(*place, table).key for table in TABLES], skippable=True
+        deps=[table_spec(*place, table).key for table in ("runs", "history")], skippable=True
     )
 
     @dg.multi_asset(
@@ -85,6 +93,8 @@ def build_wandb_backfill_asset(
         wandb: WandbResource,
         warehouse: WarehouseResource,
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation]:
+        from wb_ops.backfill import execute_backfill, plan_backfill
+
         with wandb_retries(context):
             api, store = wandb.get_api(), warehouse.get_warehouse()
             meter, page = Meter.start(api), project_url(api, request.owner)
@@ -93,12 +103,34 @@ def build_wandb_backfill_asset(
             if config.dry_run:
                 yield dg.AssetObservation(spec.key, metadata=dry_run_metadata(plan, page))
                 return
-            report = execute_backfill(plan, api, store)
+            try:
+                report = execute_backfill(plan, api, store)
+            except CommError as error:
+                if error.report is None or not error.report.failed:
+                    raise
+                shown = {**backfill_metadata(error.report, page), **meter.used()}
+                raise _refused(context, error.report.failed, shown) from error
             context.log.info(str(report))
             if report.conflicts:
                 context.log.warning(f"{len(report.conflicts)} values changed since the plan")
-            yield dg.MaterializeResult(
-                asset_key=spec.key, metadata={**backfill_metadata(report, page), **meter.used()}
-            )
+            shown = {**backfill_metadata(report, page), **meter.used()}
+            yield dg.MaterializeResult(asset_key=spec.key, metadata=shown)
 
     return backfill
+
+
+def _refused(
+    context: dg.AssetExecutionContext, refused: "Sequence[PlannedValue]", shown: Metadata
+) -> dg.Failure:
+    """Return the failure of a backfill some of whose values W&B refuses; the others are written.
+
+    Nothing tries them again by itself: the next plan does.
+    """
+    stop_run_retries(context)
+    some = ", ".join(f"{value.run_id}.{value.key}" for value in refused[:5])
+    return dg.Failure(
+        f"W&B refused {len(refused)} values ({some}); all others are written. The journal has "
+        "the reasons; the next materialization tries them again.",
+        shown,
+        allow_retries=False,
+    )

@@ -12,6 +12,7 @@ from dagster.components.utils.translation import TranslationFn, TranslationFnRes
 from pydantic import Field, model_validator
 
 from wb_ops.dagster.assets import build_wandb_assets
+from wb_ops.dagster.checks import WandbChecks
 from wb_ops.dagster.late_data import (
     build_changes_schedule,
     build_wandb_changes,
@@ -20,7 +21,7 @@ from wb_ops.dagster.late_data import (
 from wb_ops.dagster.partitions import created_days, run_partitions
 from wb_ops.dagster.resource import WandbResource, WarehouseResource
 from wb_ops.dagster.scaffolder import WandbScaffolder
-from wb_ops.dagster.sensors import build_finished_runs_sensor
+from wb_ops.dagster.sensors import ENDED_STATES, build_finished_runs_sensor
 from wb_ops.dagster.translator import FunctionTranslator, WandbTableProps, WandbTranslator
 
 
@@ -59,6 +60,20 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
         description="Which runs: a MongoDB-style filter that W&B evaluates.",
         examples=[{"tags": {"$in": ["baseline"]}}],
     )
+    tables: list[Literal["runs", "history", "system_metrics"]] = Field(
+        default=["runs", "history"],
+        description="Which tables, each an asset. system_metrics costs a request a run.",
+        examples=[["runs", "history", "system_metrics"]],
+    )
+    states: list[str] | None = Field(
+        default=None,
+        description="Only runs in these states. Default: all.",
+        examples=[["finished", "failed"]],
+    )
+    redact_secrets: bool = Field(
+        default=False,
+        description="Store values that look like keys or tokens as [redacted].",
+    )
     keys: list[str] | None = Field(
         default=None,
         description="Which metrics, by their names as logged. Default: all.",
@@ -90,6 +105,12 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
         default=False,
         description="Add a sensor for runs that have ended, off at first. Implied by `run`.",
     )
+    min_rows: int | None = Field(
+        default=None, ge=0, description="The check row_count fails where a table has fewer rows."
+    )
+    max_rows: int | None = Field(
+        default=None, ge=0, description="The check row_count fails where a table has more rows."
+    )
     main_metric: str | None = Field(
         default=None,
         description="The metric drawn on the page of history. Default: a likely one.",
@@ -114,6 +135,8 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
         looks_back = self.lookback_days is not None
         if is_daily != (self.start_date is not None) or (looks_back and not is_daily):
             raise ValueError("partitions: created_day and start_date; lookback_days needs both.")
+        if (self.has_sensor or self.partitions == "run") and not self._ended_states():
+            raise ValueError(f"states: a sensor needs one of {', '.join(ENDED_STATES)}.")
         return self
 
     def get_asset_spec(self, props: WandbTableProps) -> dg.AssetSpec:
@@ -145,8 +168,12 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
             entity=self.entity,
             project=self.project,
             dataset=self.dataset,
+            tables=self.tables,
             filters=self.filters,
+            states=self.states,
             keys=self.keys,
+            redact_secrets=self.redact_secrets,
+            checks=WandbChecks(min_rows=self.min_rows, max_rows=self.max_rows),
             on_incomplete=self.on_incomplete,
             name=op.name,
             translator=FunctionTranslator(self.get_asset_spec),
@@ -178,6 +205,7 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
             partitions_def=days,
             dataset=self.dataset,
             filters=self.filters,
+            states=self.states,
             lookback=timedelta(days=self.lookback_days),
             wandb=wandb,
         )
@@ -195,5 +223,9 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
                 target=assets,
                 partitions_def=partitions_def,
                 filters=self.filters,
+                states=self._ended_states(),
                 wandb=wandb,
             )
+
+    def _ended_states(self) -> list[str]:
+        return [one for one in ENDED_STATES if self.states is None or one in self.states]

@@ -60,8 +60,9 @@ class Cursor:
             key=lambda one: _time(one[1]),
         )
         if len(kept) > MAX_SEEN:
-            kept = kept[-MAX_SEEN:]
-            at = _time(kept[0][1])
+            at = _time(kept[-MAX_SEEN][1])
+            # All that ended in that moment: what is forgotten would be new again, for ever.
+            kept = [one for one in kept if _time(one[1]) >= at]
         return Cursor(at, dict(kept))
 
 

@@ -14,16 +14,14 @@ from wb_ops.dagster.partitions import Slice
 if TYPE_CHECKING:
     from wb_ops.warehouse import Warehouse
 
-_HELD = """
-    with chosen as (select run_id, created_at from runs where {condition}),
-    counted as (
-        select run_id, count(*) as history_rows from history
-        where run_id in (select run_id from chosen) group by run_id
-    ),
-    receipts as (select run_id, status from _wb_receipts where table_name = 'history')
-    select chosen.run_id, chosen.created_at, receipts.status,
-        coalesce(counted.history_rows, 0) as history_rows
-    from chosen left join counted using (run_id) left join receipts using (run_id)
+_RUNS = """
+    select run_id, created_at, status from runs
+    left join (select run_id, status from _wb_receipts where table_name = 'history') as receipts
+    using (run_id) where {condition}
+"""
+_ROWS = """
+    select run_id, count(*) as row_count from {table}
+    where run_id in (select run_id from runs where {condition}) group by run_id
 """
 
 
@@ -36,17 +34,32 @@ def add_partition_metadata(
 ) -> None:
     """Describe each partition by itself: what a result carries is copied to all of them.
 
-    `keys` is table -> asset. One query, which reads the ids of these runs only.
+    `keys` is table -> asset. One query for each, which reads the ids of these runs only.
     """
-    held = warehouse.query(_HELD.format(condition=part.condition), dataset).to_pylist()
-    for partition_key, runs in part.split(held).items():
-        for table, asset_key in keys.items():
-            metadata = _metadata(table, runs)
+    partitions = part.split(_query(warehouse, dataset, _RUNS, part))
+    for table, asset_key in keys.items():
+        counted = {} if table == "runs" else _counts(warehouse, dataset, table, part)
+        for partition_key, runs in partitions.items():
+            rows = len(runs) if table == "runs" else sum(counted.get(r["run_id"], 0) for r in runs)
+            metadata = _metadata(rows, runs)
             context.add_asset_metadata(metadata, asset_key=asset_key, partition_key=partition_key)
 
 
-def _metadata(table: str, runs: Sequence[Mapping[str, Any]]) -> Metadata:
-    rows = len(runs) if table == "runs" else sum(run["history_rows"] for run in runs)
+def _counts(warehouse: Warehouse, dataset: str, table: str, part: Slice) -> dict[str, int]:
+    """run_id -> rows, for the runs of the partitions."""
+    rows = _query(warehouse, dataset, _ROWS, part, table=table)
+    return {row["run_id"]: row["row_count"] for row in rows}
+
+
+def _query(
+    warehouse: Warehouse, dataset: str, sql: str, part: Slice, **names: str
+) -> list[dict[str, Any]]:
+    text = sql.format(condition=part.condition, **names)
+    rows: list[dict[str, Any]] = warehouse.query(text, dataset).to_pylist()
+    return rows
+
+
+def _metadata(rows: int, runs: Sequence[Mapping[str, Any]]) -> Metadata:
     statuses = Counter(str(run["status"]) for run in runs)
     return {
         "dagster/partition_row_count": rows,

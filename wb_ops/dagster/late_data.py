@@ -2,7 +2,7 @@
 
 # No postponed annotations here: Dagster reads those of the body as they stand, not resolved.
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -23,18 +23,25 @@ LOOKBACK = timedelta(days=14)
 Condition: TypeAlias = dg.AutomationCondition[dg.AssetKey]
 
 
-def late_data_condition(lookback: timedelta = LOOKBACK) -> Condition:
-    """Return `eager()` for all partitions of the lookback window.
+def late_data_condition(lookback: timedelta = LOOKBACK, retry_cron: str = "0 * * * *") -> Condition:
+    """Return `eager()` for all partitions of the lookback window, and for those that failed.
 
     `eager()` by itself looks at the latest partition only and never sees a run that changed
-    later.
+    later. It also launches once for each change: without more, a day whose export failed would
+    stay as it was until its next change. Such days are launched again at each tick of
+    `retry_cron` (UTC), until one succeeds.
     """
-    condition = dg.AutomationCondition.eager().replace(
-        dg.AutomationCondition.in_latest_time_window(),
-        # Dagster declares these two with different type arguments.
-        cast(Condition, dg.AutomationCondition.in_latest_time_window(lookback_delta=lookback)),
+    # Dagster declares the conditions with different type arguments.
+    window = cast(Condition, dg.AutomationCondition.in_latest_time_window(lookback_delta=lookback))
+    eager = dg.AutomationCondition.eager().replace(
+        dg.AutomationCondition.in_latest_time_window(), window
     )
-    return cast(Condition, condition)
+    failed = (
+        dg.AutomationCondition.execution_failed()
+        & dg.AutomationCondition.cron_tick_passed(retry_cron)
+        & ~dg.AutomationCondition.in_progress()
+    )
+    return cast(Condition, eager) | (window & cast(Condition, failed))
 
 
 def build_wandb_changes(
@@ -44,6 +51,7 @@ def build_wandb_changes(
     partitions_def: dg.TimeWindowPartitionsDefinition,
     dataset: str | None = None,
     filters: Mapping[str, Any] | None = None,
+    states: Sequence[str] | None = None,
     lookback: timedelta = LOOKBACK,
     name: str = "changes",
     group_name: str = "wandb",
@@ -63,14 +71,19 @@ def build_wandb_changes(
     Args:
         partitions_def: that of the assets downstream.
         lookback: how far back changes are looked for; older ones need a reconcile or a backfill.
-        entity, project, dataset, filters: as ExportRequest.
+        entity, project, dataset, filters, states: as ExportRequest.
         name: last part of the asset key; the dataset is the first.
         wandb: a resource of this asset alone; by default the location's `wandb`.
     """
     from wb_ops.export import ExportRequest
 
-    request = ExportRequest(entity=entity, project=project, dataset=dataset, filters=filters or {})
-
+    request = ExportRequest(
+        entity=entity,
+        project=project,
+        dataset=dataset,
+        filters=filters or {},
+        states=tuple(states) if states else None,
+    )
     key = dg.AssetKey([request.dataset_name, name])
     observer = _Observer(request, key, partitions_def, lookback)
     decorate = dg.observable_source_asset(

@@ -63,6 +63,7 @@ def export_metadata(plan: ExportPlan, report: ExportReport, project_url: str) ->
         "wandb/runs_unchanged": report.unchanged,
         "wandb/runs_deleted": report.deleted,
         "wandb/history_rows_written": report.history_rows,
+        "wandb/system_rows_written": report.system_rows,
         "wandb/new_columns": len(report.new_columns),
         "wandb/statuses": dg.MetadataValue.json(report.statuses),
         "wandb/receipts": dg.MetadataValue.md(_receipts(report.receipts, project_url)),
@@ -80,6 +81,9 @@ def backfill_metadata(report: BackfillReport, project_url: str) -> Metadata:
         "wandb/values_skipped": report.skipped,
         "wandb/values_in_conflict": len(report.conflicts),
         "wandb/values_of_deleted_runs": len(report.gone),
+        "wandb/values_refused": len(report.failed),
+        "wandb/values_lost_and_written_again": report.rewritten,
+        "wandb/values_of_others_put_back": report.repaired,
         "wandb/values": dg.MetadataValue.md(_values(report.written, project_url)),
     }
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 if TYPE_CHECKING:
-    from wb_ops.export.request import ExportRequest, Mode
+    from wb_ops.export.request import ExportRequest
 
 # A Dagster run over many run partitions asks W&B for them by name, in one filter.
 MAX_RUN_PARTITIONS = 50
@@ -85,11 +85,7 @@ class Slice:
                 since=self.windows[0].start.astimezone(UTC),
                 until=self.windows[-1].end.astimezone(UTC),
             )
-        chosen = {"name": {"$in": list(self.keys)}}
-        filters = {"$and": [dict(request.filters), chosen]} if request.filters else chosen
-        # Always the whole (short) listing: a watermark would hide late edits of these runs.
-        mode: Mode = "full" if request.mode == "full" else "reconcile"
-        return replace(request, filters=filters, mode=mode)
+        return replace(request, run_ids=self.keys)
 
     @property
     def condition(self) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeAlias
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 
@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
 Reported: TypeAlias = "dg.MaterializeResult[None] | dg.AssetCheckResult"
 
-# On each spec: which table the asset is, whatever its key is changed to.
+# On each spec: which table the asset is, whatever its key is changed to, and what is exported.
 TABLE_KEY = "wandb/table"
+EXPORT_KEY = "wandb/export"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,33 @@ class ProjectExport:
     request: ExportRequest
     checks: WandbChecks
     main_metric: str | None = None
+
+    def spec_metadata(self, table: str) -> dict[str, Any]:
+        """What an asset's spec carries, for the page of the asset and for `of`."""
+        carried = {
+            "request": self.request.to_json(),
+            "checks": asdict(self.checks),
+            "main_metric": self.main_metric,
+        }
+        return {TABLE_KEY: table, EXPORT_KEY: dg.MetadataValue.json(carried)}
+
+    @classmethod
+    def of(cls, context: dg.AssetExecutionContext) -> ProjectExport:
+        """Read it from the specs of the step's assets.
+
+        Raises:
+            DagsterInvalidDefinitionError: they were not made by `wandb_assets`.
+        """
+        from wb_ops.export import ExportRequest
+
+        for spec in context.assets_def.specs:
+            if isinstance(value := spec.metadata.get(EXPORT_KEY), dg.JsonMetadataValue):
+                carried: Any = value.data
+                request = ExportRequest.from_json(carried["request"])
+                return cls(request, WandbChecks(**carried["checks"]), carried["main_metric"])
+        raise dg.DagsterInvalidDefinitionError(
+            "WandbResource.export works inside the body of @wandb_assets only."
+        )
 
     def execute(
         self,

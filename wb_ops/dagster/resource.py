@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,8 @@ from wb_ops.settings import Settings, resolve_settings
 
 if TYPE_CHECKING:
     from wb_ops.client.api import Api
+    from wb_ops.dagster.project import Reported
+    from wb_ops.export.request import Mode
     from wb_ops.warehouse import Warehouse
 
 
@@ -68,10 +71,34 @@ class WandbResource(dg.ConfigurableResource["WandbResource"]):
             self._api = Api(settings=self._settings())
         return self._api
 
-    def open_api(self, budget_s: float) -> Api:
-        """Return a client of its own whose requests take at most about `budget_s`, to be closed.
+    def export(
+        self,
+        context: dg.AssetExecutionContext,
+        warehouse: WarehouseResource,
+        *,
+        mode: Mode = "incremental",
+    ) -> Iterator[Reported]:
+        """Export what the step's `@wandb_assets` say, and yield the results for Dagster.
 
-        For sensors, which Dagster ends after a minute.
+        They are a MaterializeResult for each selected table and the results of its checks.
+
+        Args:
+            context: the step's context; its partitions narrow the export.
+            warehouse: where the tables go.
+            mode: as ExportRequest; a partition is compared whole in any case.
+
+        Raises:
+            dagster.Failure, dagster.RetryRequested: as `wandb_retries` translates.
+        """
+        from wb_ops.dagster.project import ProjectExport
+
+        yield from ProjectExport.of(context).execute(context, self, warehouse, mode)
+
+    def open_api(self, budget_s: float) -> Api:
+        """Return a client of its own, to be closed, that begins no request after `budget_s`.
+
+        A silent server is given up after a third of it. For sensors, which Dagster ends after a
+        minute.
 
         Raises:
             AuthenticationFailed, InvalidRequest: as `get_api`.
@@ -79,8 +106,15 @@ class WandbResource(dg.ConfigurableResource["WandbResource"]):
         from wb_ops import Api
 
         settings = self._settings()
-        silent_s = min(settings.timeout_s, budget_s / 2)
-        return Api(settings=replace(settings, timeout_s=silent_s, max_total_s=budget_s / 2))
+        api = Api(
+            settings=replace(
+                settings,
+                timeout_s=min(settings.timeout_s, budget_s / 3),
+                max_wait_s=min(settings.max_wait_s, budget_s / 3),
+            )
+        )
+        api.transport.end_after(budget_s)
+        return api
 
     def _settings(self) -> Settings:
         settings = resolve_settings(

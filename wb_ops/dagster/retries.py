@@ -111,7 +111,7 @@ class WandbRetries(AbstractContextManager[None]):
             _log(context, f"{error.message} This step waits {wait_s:.1f} s and is started again.")
             raise dg.RetryRequested(self._max_retries(context), wait_s) from failure
         if not failure.allow_retries:
-            _stop_run_retries(context)
+            stop_run_retries(context)
         raise failure from exc
 
     def _max_retries(self, context: Context | None) -> int:
@@ -157,7 +157,7 @@ def _retry_policy(context: Context | None) -> dg.RetryPolicy | None:
         return None
 
 
-def _stop_run_retries(context: Context | None) -> None:
+def stop_run_retries(context: Context | None) -> None:
     """Tag the run, because `allow_retries=False` stops the step's retries only."""
     if context is None:
         return

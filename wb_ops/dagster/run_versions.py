@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -55,7 +55,9 @@ class Lookback:
         from wb_ops.tables.runs import OPEN_STATES
 
         start = min(window.start for window in self.windows.values()).astimezone(UTC)
-        since = {"createdAt": {"$gte": start.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+        since: dict[str, Any] = {"createdAt": {"$gte": start.strftime("%Y-%m-%dT%H:%M:%SZ")}}
+        if request.states:
+            since["state"] = {"$in": sorted(request.states)}
         chosen = {"$and": [dict(request.filters), since]} if request.filters else since
         for node in wandb.get_api().source(str(request.owner)).iter_nodes(chosen):
             if node.get("state") not in OPEN_STATES:

@@ -20,8 +20,10 @@ if TYPE_CHECKING:
     from wb_ops.client.source import Node
 
 ENDED_STATES = ("finished", "failed", "crashed", "killed", "preempted")
-# Dagster gives a sensor 60 s, and some proxies less.
+# Dagster gives a sensor 60 s. No request is begun after this, and the last one takes a third of it.
 TICK_BUDGET_S = 30.0
+# W&B gives no larger page.
+MAX_PAGE = 1000
 
 Tick: TypeAlias = dg.SensorResult | dg.SkipReason
 Target: TypeAlias = "dg.AssetsDefinition | dg.AssetSelection | dg.JobDefinition"
@@ -51,9 +53,11 @@ def build_finished_runs_sensor(
       before the first window, or in one that is no partition yet, is left to a schedule.
     - dynamic: the run's id becomes a partition, and there is one launch for each run.
 
-    A tick costs one request. W&B not answering, or asking to wait, skips the tick and leaves the
-    cursor as it is; what no later tick can cure (a wrong key, no such project) fails it. It needs
-    the resource `wandb`. A run's end is its last heartbeat: a later edit is not one.
+    A tick costs one request; where W&B cannot give the page, smaller ones are asked for, for half
+    a minute at most. What was read by then is launched, and the next tick goes on after it. W&B
+    not answering at all, or asking to wait, skips the tick and leaves the cursor as it is; what
+    no later tick can cure (a wrong key, no such project) fails it. It needs the resource `wandb`.
+    A run's end is its last heartbeat: a later edit is not one.
 
     Args:
         entity, project, filters: as ExportRequest.
@@ -126,12 +130,20 @@ class _Watch:
         return sensor_result(new, self.partitions_def, cursor)
 
     def _fetch(self, wandb: WandbResource, cursor: Cursor) -> list["Node"]:
-        size = self.max_runs + len(cursor.seen)
+        size = min(MAX_PAGE, self.max_runs + len(cursor.seen))
         filters = _filters(self.filters, self.states, cursor)
+        nodes: list[Node] = []
         with wandb.open_api(TICK_BUDGET_S) as api:
-            nodes = api.source(self.path).iter_nodes(filters, "+heartbeat_at", size)
-            # No more than one page is read: a second one would be a second request.
-            return list(islice(nodes, size))
+            listed = api.source(self.path).iter_nodes(filters, "+heartbeat_at", size)
+            try:
+                # No more than one page is read: a second one would be a second request. What
+                # was read is kept when the listing breaks off.
+                for node in islice(listed, size):
+                    nodes.append(node)
+            except WbOpsError as error:
+                if not (nodes and error.advice.retryable):
+                    raise
+        return nodes
 
 
 def _cursor(context: dg.SensorEvaluationContext, start: datetime) -> Cursor:

@@ -13,6 +13,7 @@ Kind = Literal["table", "backfill"]
 _DESCRIPTIONS = {
     "runs": "One row for each run of {project}: state, config, summary, tags, times.",
     "history": "One row for each run and step of {project}, one column for each metric.",
+    "system_metrics": "CPU, memory, GPU and the like of {project} over time, as W&B samples them.",
 }
 
 
@@ -23,7 +24,7 @@ class WandbTableProps:
     Attributes:
         entity, project: the W&B project.
         dataset: the warehouse schema.
-        table: "runs" or "history"; of a backfill, its name.
+        table: "runs", "history" or "system_metrics"; of a backfill, its name.
         kind: "table" for what is exported, "backfill" for what is written back to W&B.
     """
 

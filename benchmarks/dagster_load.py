@@ -1,0 +1,93 @@
+"""What loading the example code location costs beyond `import dagster`, measured side by side.
+
+Run as `python benchmarks/dagster_load.py [--rounds 7] [--runs 100000]`. Each figure is the CPU and
+wall time of a process of its own: one that imports dagster only, one that also loads and validates
+dagster_defs. They take turns, so that a busy machine slows both alike; the medians are compared.
+The second comparison has a dev server whose project holds `--runs` runs. Prints what it measured;
+the bound is 0.3 s.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+from wb_ops.devserver import DevServer
+
+ROOT = Path(__file__).parents[1]
+BOUND_S = 0.3
+CLOCK = "import time; wall, cpu = time.perf_counter(), time.process_time()\n"
+ALONE = "import dagster\n"
+# What Dagster itself does with any location, an empty one: it is no cost of ours.
+EMPTY = ALONE + "dagster.Definitions.validate_loadable(dagster.Definitions())\n"
+LOADED = (
+    ALONE
+    + "from dagster_defs.definitions import defs\n"
+    + "dagster.Definitions.validate_loadable(defs())\n"
+)
+REPORT = "print(time.perf_counter() - wall, time.process_time() - cpu)"
+
+
+def main() -> None:
+    """Compare an empty project's location, then that of a project with many runs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--runs", type=int, default=100_000)
+    chosen = parser.parse_args()
+    with DevServer() as server:
+        compare("no runs in the project", server, chosen.rounds)
+        seeds = (
+            {"entity": "ann", "project": "demo", "run_id": f"r{number}"}
+            for number in range(chosen.runs)
+        )
+        server.seed_runs(seeds)
+        server.requests.clear()
+        compare(f"{chosen.runs:,} runs in the project", server, chosen.rounds)
+        print(f"requests to the server while loading: {len(server.requests)}")
+
+
+def compare(what: str, server: DevServer, rounds: int) -> None:
+    """Print the medians of `rounds` turns."""
+    programs = {"import dagster": ALONE, "empty location": EMPTY, "dagster_defs": LOADED}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        for name, program in programs.items():
+            times[name].append(measured(program, server))
+    print(f"{what}:")
+    for name, found in times.items():
+        wall, cpu = (statistics.median(one) for one in zip(*found, strict=True))
+        print(f"  {name:<15} {wall:.2f} s wall, {cpu:.2f} s CPU")
+    costs = [
+        loaded[1] - alone[1]
+        for loaded, alone in zip(times["dagster_defs"], times["import dagster"], strict=True)
+    ]
+    cost = statistics.median(costs)
+    print(f"  dagster_defs over import dagster: {cost:.2f} s CPU (bound {BOUND_S} s)")
+
+
+def measured(program: str, server: DevServer) -> tuple[float, float]:
+    """Run the program in a new process; returns its seconds of wall and of CPU."""
+    env = {
+        **os.environ,
+        "PYTHONPATH": str(ROOT),
+        "WB_OPS_ENTITY": "ann",
+        "WB_OPS_PROJECT": "demo",
+        "WB_OPS_WAREHOUSE": "duckdb:////data/never-opened.duckdb",
+        "WANDB_BASE_URL": server.url,
+        "WANDB_API_KEY": server.api_key,
+        "DAGSTER_DISABLE_TELEMETRY": "true",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", CLOCK + program + REPORT],
+        env=env, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    wall, cpu = done.stdout.split()[-2:]
+    return float(wall), float(cpu)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""Several processes write and read one DuckDB file at the same time; nobody loses anything."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import pytest
+
+from wb_ops import Warehouse, WarehouseBusy, connect
+from wb_ops.dagster import WarehouseResource
+from wb_ops.errors import AdviceKind
+
+PROJECTS = ("one", "two", "three")
+RUNS, ROWS = 3, 20
+# Another process that has the file open, until its input ends.
+HOLD = """
+import sys, duckdb
+with duckdb.connect(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    command = [sys.executable, "-c", HOLD, str(path)]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert holder.stdout.readline() == "held\n"
+        yield
+    finally:
+        holder.stdin.close()
+        holder.wait(20)
+
+
+def test_a_step_that_finds_the_file_taken_gives_way_and_says_when_to_come_back(bench):
+    path = bench.folder / "warehouse.duckdb"
+    with held(path):
+        busy = WarehouseResource(url=f"duckdb:///{path}", lock_timeout_s=0.2)
+        with pytest.raises(WarehouseBusy) as caught:
+            busy.get_warehouse().query("select 1")
+        assert caught.value.advice.kind is AdviceKind.AFTER
+        assert caught.value.advice.seconds > 0
+
+
+@pytest.mark.slow
+def test_a_run_of_two_processes_another_writer_and_a_reader_share_a_file(
+    bench, monkeypatch: pytest.MonkeyPatch
+):
+    seed(bench)
+    path = bench.folder / "warehouse.duckdb"
+    duckdb.connect(str(path)).close()
+    url = f"duckdb:///{path}"
+    monkeypatch.setenv("WANDB_API_KEY", bench.key)
+    monkeypatch.setenv("WANDB_BASE_URL", bench.server.url)
+    monkeypatch.setenv("TEST_SERVER", bench.server.url)
+    monkeypatch.setenv("TEST_WAREHOUSE", url)
+    with ThreadPoolExecutor() as threads, dg.instance_for_test() as instance:
+        dagster = threads.submit(execute, instance)
+        other = threads.submit(export_by_command, url)
+        reader = threads.submit(read_until, url, lambda: dagster.done() and other.done())
+        assert dagster.result()
+        assert other.result() == 0
+        seen = reader.result()
+    assert seen == sorted(seen)
+    assert seen[-1] == len(PROJECTS) * RUNS * ROWS
+    for project in PROJECTS:
+        (row,) = (
+            connect(url)
+            .query(
+                "select count(*) as rows, count(distinct (run_id, _step)) as steps from history",
+                f"ann__{project}",
+            )
+            .to_pylist()
+        )
+        assert row == {"rows": RUNS * ROWS, "steps": RUNS * ROWS}
+
+
+def seed(bench) -> None:
+    history = [{"_step": step, "loss": step / 7} for step in range(ROWS)]
+    bench.server.seed_runs(
+        {"entity": "ann", "project": project, "run_id": f"r{number}", "history": history}
+        for project in PROJECTS
+        for number in range(RUNS)
+    )
+
+
+def execute(instance: dg.DagsterInstance) -> bool:
+    """A run of two steps, each in a process of its own."""
+    folder = str(Path(__file__).parent)
+    job = dg.build_reconstructable_job(
+        "shared_file_project", "both", (), {}, reconstructor_working_directory=folder
+    )
+    with dg.execute_job(job, instance) as result:
+        return result.success
+
+
+def export_by_command(url: str) -> int:
+    command = [str(Path(sys.executable).parent / "wb-ops"), "export", "ann/three", "--to", url]
+    return subprocess.run(command, check=False).returncode
+
+
+def read_until(url: str, is_over: Callable[[], bool]) -> list[int]:
+    """How many rows a reader saw each time that the file was free; else it is told to wait."""
+    store, seen = connect(url, lock_timeout_s=0.2), []
+    while not is_over():
+        # Any other error of the reader ends the test.
+        with suppress(WarehouseBusy):
+            seen.append(count(store))
+        time.sleep(0.2)
+    return [*seen, count(store)]
+
+
+def count(store: Warehouse) -> int:
+    """The rows of all histories that are there."""
+    there = store.query("select schema_name from duckdb_tables() where table_name = 'history'")
+    counts = [
+        store.query("select count(*) as rows from history", name)["rows"][0].as_py()
+        for name in there["schema_name"].to_pylist()
+    ]
+    return sum(counts)

@@ -1,0 +1,58 @@
+"""What can be chosen for a project's assets, by the builder and by the decorator alike."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
+
+import dagster as dg
+
+from wb_ops.dagster.checks import WandbChecks
+from wb_ops.dagster.translator import WandbTranslator
+
+if TYPE_CHECKING:
+    from wb_ops.export.request import OnIncomplete
+
+
+class WandbAssetOptions(TypedDict, total=False):
+    """Options of `build_wandb_assets` and `@wandb_assets`; each can be left out.
+
+    Attributes:
+        dataset, tables, filters, states, keys, on_incomplete, redact_secrets, max_workers: as
+            ExportRequest. Each of `tables` is an asset; `system_metrics` costs a request a run
+            and has to be asked for.
+        name: the op's name, by default `<dataset>_export`, or the decorated function's.
+        translator: names and describes the assets; its `partitions_def` is kept.
+        partitions_def: `created_days(...)` or other time windows: the runs created in them.
+            `run_partitions(...)` or other keys: the runs of these ids. Default: all runs.
+        backfill_policy: by default one run for a range of windows, one for 50 run ids.
+        deps: assets to wait for or to follow, such as `build_wandb_changes(...)`.
+        automation_condition: such as `late_data_condition()`.
+        checks: which checks the assets have; `WandbChecks()` by default.
+        main_metric: the metric drawn on the page of `history`, as logged; by default a likely
+            one. "" draws none.
+        retry_policy: for errors that a later attempt can cure and that name no wait;
+            `DEFAULT_RETRY_POLICY`.
+        pool: "wandb_api"; its limit is how many steps may talk to W&B at once.
+        op_tags: tags of the op, such as `dagster-k8s/config`.
+    """
+
+    dataset: str | None
+    tables: Sequence[str]
+    filters: Mapping[str, Any] | None
+    states: Sequence[str] | None
+    keys: Sequence[str] | None
+    on_incomplete: OnIncomplete
+    redact_secrets: bool
+    max_workers: int
+    name: str | None
+    translator: WandbTranslator | None
+    partitions_def: dg.PartitionsDefinition | None
+    backfill_policy: dg.BackfillPolicy | None
+    deps: Sequence[dg.AssetsDefinition | dg.SourceAsset | dg.AssetKey]
+    automation_condition: dg.AutomationCondition[dg.AssetKey] | None
+    checks: WandbChecks | None
+    main_metric: str | None
+    retry_policy: dg.RetryPolicy | None
+    pool: str | None
+    op_tags: Mapping[str, Any] | None
