@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
+from sqlite3 import connect
 from typing import Any
 
 import pytest
@@ -23,17 +25,35 @@ os.environ["AIRFLOW__CORE__TEST_CONNECTION"] = "Enabled"
 # What users get: a home of its own for Airflow, its database, and dag.test().
 from wb_ops.airflow import testing  # noqa: E402 - it reads the settings above
 
-airflow_database = testing.airflow_database
+users_database = testing.airflow_database
 wandb_connection = testing.wandb_connection
 run_dag = testing.run_dag
 
 
 @pytest.fixture(scope="session")
-def airflow_home(airflow_database: None) -> Path:
-    """AIRFLOW_HOME with a fresh metadata database."""
+def empty_database(users_database: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the metadata database as it is made, for a deployment to begin with."""
+    copy = tmp_path_factory.mktemp("database") / "airflow.db"
+    with closing(connect(home() / "airflow.db")) as made, closing(connect(copy)) as target:
+        made.backup(target)
+    return copy
+
+
+@pytest.fixture(scope="session")
+def airflow_database(empty_database: Path) -> None:
+    """The metadata database of this process, copied before anything is in it."""
+
+
+def home() -> Path:
     if testing.AIRFLOW_HOME is None:
         pytest.fail("something imported airflow before its settings were made")
     return testing.AIRFLOW_HOME
+
+
+@pytest.fixture(scope="session")
+def airflow_home(airflow_database: None) -> Path:
+    """AIRFLOW_HOME with a fresh metadata database."""
+    return home()
 
 
 @pytest.fixture

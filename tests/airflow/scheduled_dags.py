@@ -6,12 +6,22 @@ import os
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from airflow.sdk import DAG, Asset, task
+from airflow.providers.standard.operators.empty import EmptyOperator
+from airflow.sdk import DAG, Asset, PartitionedAssetTimetable, task
 
-from wb_ops.airflow import WandbExportOperator, wandb_runs_asset
+from wb_ops.airflow import (
+    WandbCommitExportOperator,
+    WandbExportOperator,
+    WandbExportShardOperator,
+    WandbPlanExportOperator,
+    wandb_days_asset,
+    wandb_runs_asset,
+)
 
 FOLDER = os.environ["WB_OPS_TEST_FOLDER"]
 TABLE = Asset("exported_table")
+DAYS = wandb_days_asset("ann/demo")
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def export(name: str, **arguments: Any) -> None:
@@ -31,14 +41,14 @@ for name, options in {
     "refused": {"retries": 3},
     "deferred": {"retries": 0, "deferrable": True},
 }.items():
-    with DAG(name, schedule="@once", start_date=datetime(2026, 1, 1, tzinfo=UTC)) as dag:
+    with DAG(name, schedule="@once", start_date=BEGIN) as dag:
         export(name, **options)
     globals()[name] = dag
 
 RUNS = wandb_runs_asset("ann/demo", wandb_conn_id="wandb_live", poll_interval_s=1)
 
 with DAG("live", schedule=[RUNS], max_active_runs=1):
-    export("live", outlets=[TABLE])
+    export("live", outlets=[TABLE, DAYS])
 
 with DAG("consumer", schedule=[TABLE]):
 
@@ -47,3 +57,26 @@ with DAG("consumer", schedule=[TABLE]):
         return [event.extra for event in triggering_asset_events[TABLE]]
 
     consume()
+
+with DAG("daily", schedule=PartitionedAssetTimetable(assets=DAYS)):
+    EmptyOperator(task_id="nothing")
+
+COMMON = {"wandb_conn_id": "wandb_sharded", "retry_delay": timedelta(seconds=1)}
+with DAG("sharded", schedule="@once", start_date=BEGIN):
+    plan = WandbPlanExportOperator(
+        task_id="plan",
+        entity="ann",
+        project="demo",
+        warehouse=f"duckdb:///{FOLDER}/sharded.duckdb",
+        staging=f"{FOLDER}/staging",
+        runs_per_shard=1,
+        **COMMON,
+    )
+    shards = WandbExportShardOperator.partial(task_id="shard", **COMMON).expand(shard=plan.output)
+    commit = WandbCommitExportOperator(
+        task_id="commit",
+        plan_uri=plan.plan_uri,
+        warehouse=f"duckdb:///{FOLDER}/sharded.duckdb",
+        **COMMON,
+    )
+    shards >> commit

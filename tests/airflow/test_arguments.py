@@ -63,18 +63,20 @@ def test_filters_are_a_dict_or_its_json(given: Any) -> None:
 
 
 @pytest.mark.parametrize("given", [["a", "b"], ("a", "b"), '["a", "b"]'])
-def test_keys_are_a_list_or_its_json(given: Any) -> None:
-    """Nothing and empty text are all keys."""
-    from wb_ops.airflow.operators.arguments import parse_keys
+def test_names_are_a_list_or_its_json(given: Any) -> None:
+    """Nothing and empty text are no choice; an empty list is one."""
+    from wb_ops.airflow.operators.arguments import parse_names
 
-    assert parse_keys(given) == ("a", "b")
-    assert parse_keys(None) is parse_keys("") is None
+    assert parse_names("keys", given) == ("a", "b")
+    assert parse_names("keys", None) is parse_names("keys", "") is None
+    assert parse_names("tables", "[]") == ()
 
 
 @pytest.mark.parametrize("given", ["loss", '"loss"', [1], {"a": 1}])
-def test_a_single_name_is_not_taken_for_its_letters(given: Any) -> None:
-    """tuple("loss") would be four keys."""
-    from wb_ops.airflow.operators.arguments import parse_keys
+@pytest.mark.parametrize("name", ["keys", "tables", "states", "run_ids"])
+def test_a_single_name_is_not_taken_for_its_letters(name: str, given: Any) -> None:
+    """tuple("loss") would be four keys; the error names the argument."""
+    from wb_ops.airflow.operators.arguments import parse_names
 
-    with pytest.raises(InvalidRequest, match="keys="):
-        parse_keys(given)
+    with pytest.raises(InvalidRequest, match=f"{name}="):
+        parse_names(name, given)

@@ -101,6 +101,16 @@ def test_a_function_of_the_run_gives_the_values(
     assert summaries("steps") == {"run1": 4}
 
 
+def test_a_recipe_is_one_line(
+    backfill: Callable[..., Any], summaries: Callable[[str], dict[str, Any]]
+) -> None:
+    """It reads the history from W&B: no export before, no SQL."""
+    task = backfill(recipe='best("val_acc", mode="max")')
+    assert task.xcom_pull(task_ids="task")["written"] == 4
+    assert summaries("best_val_acc") == {"run0": 0.5, "run1": 0.6}
+    assert summaries("best_val_acc_step") == {"run0": 1, "run1": 1}
+
+
 def test_a_dry_run_writes_nothing(
     backfill: Callable[..., Any], summaries: Callable[[str], dict[str, Any]]
 ) -> None:
@@ -155,11 +165,22 @@ def test_a_lost_answer_to_a_write_is_looked_up(
     [
         {},
         {"sql": SQL, "python_callable": steps},
+        {"recipe": 'best("val_acc")', "python_callable": steps},
+        {"recipe": "best_of_all()"},
         {"sql": "select 1 as run_id"},
         {"python_callable": steps, "policy": "sometimes"},
         {"python_callable": steps, "dry_run": "perhaps"},
     ],
-    ids=str,
+    # Not the values: they name an address, which differs between processes.
+    ids=[
+        "nothing",
+        "two sources",
+        "recipe and callable",
+        "recipe",
+        "no value",
+        "policy",
+        "dry_run",
+    ],
 )
 @pytest.mark.usefixtures("exported")
 def test_a_wrong_argument_fails_at_the_first_try(

@@ -156,3 +156,13 @@ def test_the_table_is_short(large_plan: Callable[[int], Any]) -> None:
     assert len(document["values"]) == 150
     assert document["table"].splitlines()[-1] == "and 50 more"
     assert max(len(line) for line in document["table"].splitlines()) < 120
+
+
+def test_an_approved_value_of_a_running_run_is_written(
+    plan: Callable[..., Any], apply: Callable[..., Any], server: Any
+) -> None:
+    """What the plan was asked for travels with it: the run still runs when it is applied."""
+    document = plan(include_running=True)
+    assert "run2" in {value["run_id"] for value in document["values"]}
+    assert apply(document).state == "success"
+    assert summary(server, "run2")["note"] == "a|b\nc"

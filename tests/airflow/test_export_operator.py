@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -66,6 +67,30 @@ def test_filters_and_keys_may_be_json_text(export: Callable[..., Any], warehouse
     assert "loss" not in columns
 
 
+def test_tables_states_and_runs_are_chosen(export: Callable[..., Any], warehouse: str) -> None:
+    """Of run0 (finished) and run2 (still running) the first, with no history."""
+    task = export(
+        tables='["runs", "system_metrics"]',
+        states="{{ ['finished'] | tojson }}",
+        run_ids="{{ ['run0', 'run2'] | tojson }}",
+    )
+    assert task.state == "success"
+    assert result_of(task)["history_rows"] == 0
+    runs = wb_ops.connect(warehouse).query("select run_id from runs", "ann__demo")
+    assert runs["run_id"].to_pylist() == ["run0"]
+
+
+def test_secrets_are_redacted_where_asked_to(
+    export: Callable[..., Any], warehouse: str, server: Any
+) -> None:
+    """A rendered flag is text; the value does not reach the warehouse."""
+    token = "ghp_" + "a1B2" * 9
+    server.seed_run("ann", "demo", "leaky", config={"token": token})
+    assert export(redact_secrets="{{ true }}", run_ids=["leaky"]).state == "success"
+    (config,) = wb_ops.connect(warehouse).query("select config from runs", "ann__demo")["config"]
+    assert json.loads(config.as_py()) == {"token": "[redacted]"}
+
+
 @pytest.mark.parametrize(
     "wrong",
     [
@@ -75,6 +100,11 @@ def test_filters_and_keys_may_be_json_text(export: Callable[..., Any], warehouse
         {"filters": ["finished"]},
         {"keys": '"val_acc"'},
         {"mode": "all"},
+        {"tables": "runs"},
+        {"tables": ["metrics"]},
+        {"states": "finished"},
+        {"run_ids": []},
+        {"redact_secrets": "yes"},
         {"project": ""},
         {"warehouse": "oracle://x"},
     ],
@@ -111,6 +141,21 @@ def test_the_link_leads_to_the_project(export: Callable[..., Any], server: Any) 
     assert task.state == "failed"
     url = task.xcom_pull(task_ids="task", key="wandb_project_url")
     assert url == f"{server.url}/ann/not%20here"
+
+
+def test_the_report_is_a_click_away(export: Callable[..., Any], server: Any) -> None:
+    """A link to the task's XComs, where the report names each run that does not add up."""
+    server.faults.add(
+        Fault(Matcher(path="*/exports/*", origin="storage"), Responder.truncated(10), times=None)
+    )
+    task = export()
+    url = task.xcom_pull(task_ids="task", key="wandb_load_url")
+    assert url.startswith(f"/dags/{task.dag_id}/runs/manual__")
+    assert url.endswith("/tasks/task/xcom")
+    report = task.xcom_pull(task_ids="task", key="load_report")
+    assert report.startswith(f"{result_of(task)['load_id']}: 3 runs and ")
+    assert "\nrun run0: failed " in report
+    assert "\nrun run1: failed " in report
 
 
 def test_an_outlets_event_carries_the_counts(export: Callable[..., Any]) -> None:

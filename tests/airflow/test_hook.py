@@ -36,6 +36,11 @@ def test_the_connection_says_it_all(set_connection: Callable[..., None], server:
         ({"host": "wandb.example.com"}, "https://wandb.example.com"),
         ({"host": "localhost", "schema": "http", "port": 8080}, "http://localhost:8080"),
         ({"host": "https://example.com/wandb/"}, "https://example.com/wandb"),
+        ({"host": "https://example.com/wandb", "port": 8443}, "https://example.com:8443/wandb"),
+        ({"host": "http://localhost:8080", "port": 9090}, "http://localhost:8080"),
+        ({"host": "https://api.wandb.ai", "port": 443}, "https://api.wandb.ai"),
+        ({"host": "https://api.wandb.ai", "port": 0}, "https://api.wandb.ai"),
+        ({"host": "http://[::1]", "port": 8080}, "http://[::1]:8080"),
     ],
 )
 def test_the_host_may_be_a_url_or_a_name(
@@ -58,7 +63,12 @@ def test_without_a_password_the_key_is_found_as_the_sdk_finds_it(
 
 
 @pytest.mark.parametrize(
-    "fields", [{"host": "ftp://x"}, {"extra": {"timeout": "soon"}}, {"extra": {"max_wait_s": []}}]
+    "fields",
+    [
+        {"host": "ftp://x"},
+        {"extra": {"timeout": "soon"}},
+        {"extra": {"max_wait_s": []}},
+    ],
 )
 def test_a_wrong_field_is_refused(
     set_connection: Callable[..., None], fields: dict[str, Any]

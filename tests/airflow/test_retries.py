@@ -128,24 +128,3 @@ def test_a_users_policy_replaces_ours(export: Callable[..., Any], server: Any) -
     fail_all = ExceptionRetryPolicy([RetryRule(Exception, RetryAction.FAIL)])
     task = export(retry_policy=fail_all)
     assert (task.state, task.try_number) == ("failed", 1)
-
-
-def test_default_args_and_none_win_over_our_defaults(connection: None) -> None:
-    """The defaults are part of the signature: explicit, then default_args, then ours."""
-    from airflow.sdk import DAG, ExceptionRetryPolicy
-
-    from wb_ops.airflow import WandbExportOperator, WandbRetryPolicy
-
-    theirs = ExceptionRetryPolicy([])
-    given = {"task_id": "task", "warehouse": "duckdb:///x.duckdb"}
-    with DAG("plain", schedule=None):
-        plain = WandbExportOperator(**given)
-    with DAG("own", schedule=None, default_args={"retries": 1, "retry_policy": theirs}):
-        default = WandbExportOperator(**given)
-        none = WandbExportOperator(**{**given, "task_id": "none"}, retry_policy=None, retries=0)
-        mapped = WandbExportOperator.partial(**{**given, "task_id": "mapped"}).expand(project=["p"])
-    assert isinstance(plain.retry_policy, WandbRetryPolicy)
-    assert plain.retries == 4
-    assert (default.retry_policy, default.retries) == (theirs, 1)
-    assert (none.retry_policy, none.retries) == (None, 0)
-    assert (mapped.retry_policy, mapped.retries) == (theirs, 1)

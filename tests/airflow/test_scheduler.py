@@ -17,19 +17,27 @@ from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import psutil
 import pytest
 
+from wb_ops import connect
 from wb_ops.devserver import ApiKey, DevServer, Fault, Matcher, Responder
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 KEY = "slowkey0" * 5
 LISTING = Matcher(operation="Runs")
+FILE = Matcher(path="*/exports/*", origin="storage")
 THROTTLE = "wb_ops.airflow.triggers.throttle.ThrottleTrigger"
 WAITING = """
 select ti.state, t.classpath, p.include_deferred, ti.try_number
 from task_instance ti join trigger t on t.id = ti.trigger_id
 join slot_pool p on p.pool = ti.pool where ti.dag_id = ?
+"""
+COUNT = """
+select count(distinct run_id) as runs, count(distinct (run_id, _step)) as steps, count(*) as n
+from history
 """
 DAGS = Path(__file__).with_name("scheduled_dags.py")
 
@@ -59,10 +67,16 @@ class Airflow:
             "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/",
+            # A busy machine: the first answer takes long, and a request given up is a lost try.
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
             "AIRFLOW__API_AUTH__JWT_SECRET": "s" * 64,
             "AIRFLOW__API__SECRET_KEY": "s" * 64,
             "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
             "WB_OPS_TEST_FOLDER": str(folder),
+            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
+                {"type": "file", "log_file_path": str(folder / "lineage.json"), "append": True}
+            ),
         }
 
     def command(self, *arguments: str) -> list[str]:
@@ -79,15 +93,31 @@ class Airflow:
                 start_new_session=True,
             )
 
-    def stop(self, name: str) -> None:
-        """End a process of ours and its children: SIGINT, then what is left of its group."""
-        process = self.processes.pop(name)
-        os.killpg(process.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(20)
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait(10)
+    def stop(self, *names: str) -> None:
+        """End processes of ours and their children: SIGINT, then what is left of their groups."""
+        ending = [self.processes.pop(name) for name in names]
+        for process in ending:
+            os.killpg(process.pid, signal.SIGINT)
+        for process in ending:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(20)
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait(10)
+
+    def has_server(self) -> bool:
+        """Whether the API server accepts connections."""
+        with closing(socket.socket()) as client:
+            return client.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def process_reading_from(self, url: str) -> psutil.Process | None:
+        """The process below the scheduler that has a connection to this server."""
+        port = urlsplit(url).port
+        for process in psutil.Process(self.processes["scheduler"].pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if any(c.raddr and c.raddr.port == port for c in process.net_connections()):
+                    return process
+        return None
 
     def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         uri = f"file:{self.database}?mode=ro"
@@ -98,7 +128,7 @@ class Airflow:
     def tasks(self, dag_id: str) -> list[dict[str, Any]]:
         return self.rows("select * from task_instance where dag_id = ? order by start_date", dag_id)
 
-    def wait_for(self, what: Callable[[], Any], limit_s: float = 120.0) -> Any:
+    def wait_for(self, what: Callable[[], Any], limit_s: float = 240.0) -> Any:
         """The first true answer; a failure that shows the logs if none comes in time."""
         deadline = time.monotonic() + limit_s
         while time.monotonic() < deadline:
@@ -123,38 +153,40 @@ def servers() -> Iterator[dict[str, DevServer]]:
     """One server for each Dag, so that each meets its own faults."""
     with ExitStack() as stack:
         found = {}
-        for name in ("limited", "refused", "deferred", "live"):
+        for name in ("limited", "refused", "deferred", "sharded", "live"):
             server = DevServer(api_keys={KEY: ApiKey(username="ann")})
             found[name] = stack.enter_context(server)
             server.seed_run("ann", "demo", "run0", history=[{"loss": 1.0}, {"loss": 0.5}])
         found["limited"].faults.add(Fault(LISTING, Responder.rate_limited(12)))
+        for run_id in ("run1", "run2"):
+            found["sharded"].seed_run("ann", "demo", run_id, history=[{"loss": 2.0}] * 3)
+        # The first file to be read does not come, until whoever waits for it is killed.
+        found["sharded"].faults.add(Fault(FILE, Responder.slow(60)))
         found["deferred"].faults.add(Fault(LISTING, Responder.rate_limited(8)))
         yield found
 
 
 @pytest.fixture(scope="module")
 def airflow(
-    servers: dict[str, DevServer], tmp_path_factory: pytest.TempPathFactory
+    servers: dict[str, DevServer], empty_database: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Airflow]:
     """Airflow with the Dags of scheduled_dags.py, running."""
     folder = tmp_path_factory.mktemp("airflow-deployment")
     (folder / "dags").mkdir()
     shutil.copy(DAGS, folder / "dags")
     deployment = Airflow(folder, {f"wandb_{n}": connection(n, s) for n, s in servers.items()})
-    migrate = deployment.command("db", "migrate")
-    subprocess.run(
-        migrate, env=deployment.environment, check=True, timeout=120, capture_output=True
-    )
+    shutil.copy(empty_database, deployment.database)
     try:
         port = str(deployment.port)
         deployment.start("api-server", "--host", "127.0.0.1", "--port", port, "--workers", "1")
         deployment.start("dag-processor")
+        # Tasks talk to it from their first moment on: one that cannot is a lost try.
+        deployment.wait_for(deployment.has_server)
         deployment.start("scheduler", "--skip-serve-logs")
         deployment.start("triggerer", "--skip-serve-logs")
         yield deployment
     finally:
-        for name in list(deployment.processes):
-            deployment.stop(name)
+        deployment.stop(*deployment.processes)
 
 
 def connection(name: str, server: DevServer) -> str:
@@ -201,6 +233,23 @@ def test_a_refused_key_ends_at_the_first_try(airflow: Airflow) -> None:
     assert airflow.rows("select * from task_instance_history where dag_id = 'refused'") == []
 
 
+def test_a_worker_killed_in_a_mapped_export_converges(
+    airflow: Airflow, servers: dict[str, DevServer]
+) -> None:
+    """kill -9 while a shard waits for a file: its second try reads it, every row is there once."""
+    server = servers["sharded"]
+    worker = airflow.wait_for(lambda: airflow.process_reading_from(server.storage_url))
+    worker.kill()
+    (commit,) = airflow.wait_for(
+        lambda: [t for t in airflow.tasks("sharded") if t["task_id"] == "commit" and t["end_date"]]
+    )
+    assert commit["state"] == "success"
+    shards = [t for t in airflow.tasks("sharded") if t["task_id"] == "shard"]
+    assert sorted(t["try_number"] for t in shards) == [1, 1, 2]
+    found = connect(f"duckdb:///{airflow.folder}/sharded.duckdb").query(COUNT, "ann__demo")
+    assert found.to_pylist() == [{"runs": 3, "steps": 8, "n": 8}]
+
+
 def test_a_finished_run_reaches_a_consumer(airflow: Airflow, servers: dict[str, DevServer]) -> None:
     """W&B, watcher, export, table, consumer; and again for what ended while no triggerer ran."""
     server = servers["live"]
@@ -215,8 +264,18 @@ def test_a_finished_run_reaches_a_consumer(airflow: Airflow, servers: dict[str, 
     assert all(extra["watermark"] and extra["schema_hash"] for extra in extras)
 
 
+def test_what_was_written_reaches_a_daily_consumer(airflow: Airflow) -> None:
+    """The watcher's events know no partition; the export's do: the day of the runs' creation."""
+    sql = "select distinct partition_key from dag_run where dag_id = 'daily'"
+    days = airflow.wait_for(lambda: airflow.rows(sql))
+    assert days == [{"partition_key": f"{datetime.now(UTC):%Y-%m-%d}"}]
+
+
 def exports(airflow: Airflow) -> list[dict[str, Any]]:
-    rows = airflow.rows("select extra from asset_event where source_dag_id = 'live'")
+    rows = airflow.rows(
+        "select e.extra from asset_event e join asset a on a.id = e.asset_id "
+        "where e.source_dag_id = 'live' and a.name = 'exported_table'"
+    )
     return [json.loads(row["extra"]) for row in rows]
 
 
@@ -236,8 +295,10 @@ def consumed(airflow: Airflow, run_id: str) -> list[Any]:
 
 
 def test_the_key_is_in_no_file(airflow: Airflow) -> None:
-    """Not in the metadata database, in no log and no configuration, after all of the above."""
+    """Not in the metadata database, in no log, no lineage event and no configuration."""
     forms = (KEY.encode(), base64.b64encode(f"api:{KEY}".encode()))
     files = [path for path in airflow.folder.rglob("*") if path.is_file()]
-    assert {"airflow.db", "triggerer.log"} <= {path.name for path in files}
+    assert {"airflow.db", "triggerer.log", "lineage.json"} <= {path.name for path in files}
+    lineage = (airflow.folder / "lineage.json").read_text()
+    assert '"rowCount":' in lineage.replace(" ", "")
     assert [path for path in files if any(form in path.read_bytes() for form in forms)] == []

@@ -52,6 +52,26 @@ def test_it_retries_as_our_operators_do(run_function: Callable[..., Any], server
     assert (task.state, task.try_number, task.max_tries) == ("success", 2, 4)
 
 
+def test_mapped_it_needs_retries_of_its_own(run_dag: Callable[..., Any], server: Any) -> None:
+    """Airflow asks a decorator's class for no defaults under expand; the policy holds there too."""
+    from datetime import timedelta
+
+    from airflow.sdk import DAG, task
+
+    with DAG("decorated_mapped", schedule=None) as dag:
+
+        @task.wandb(retries=1, retry_delay=timedelta(seconds=0.1))
+        def count(project: str, api: Any) -> int:
+            return len(api.runs(project))
+
+        count.expand(project=["ann/demo", "ann/missing"])
+    server.faults.add(Fault(Matcher(operation="Runs"), Responder.rate_limited(0.2)))
+    found = sorted(run_dag(dag).get_task_instances(), key=lambda one: one.map_index)
+    assert [one.state for one in found] == ["success", "failed"]
+    # One of them met the limit and was tried again: which one came first is not defined.
+    assert sorted(one.try_number for one in found) == [1, 2]
+
+
 def test_it_fails_at_once_where_nothing_can_heal(run_function: Callable[..., Any]) -> None:
     """NotFound is NEVER."""
 

@@ -15,13 +15,12 @@ from wb_ops.devserver import Fault, Matcher, Responder
 
 CONFTEST = 'pytest_plugins = ["wb_ops.airflow.testing"]\n'
 USERS_TEST = """
-from pathlib import Path
-
-def test_home(airflow_database):
-    import os
-    home = Path(os.environ["AIRFLOW_HOME"])
-    assert home.name.startswith("wb_ops-airflow-")
-    assert (home / "airflow.db").exists()
+def test_home(wandb_connection, pytestconfig):
+    from airflow.configuration import AIRFLOW_HOME, conf
+    from airflow.sdk import BaseHook
+    assert "wb_ops-airflow-" in AIRFLOW_HOME
+    assert conf.get("database", "sql_alchemy_conn") == f"sqlite:///{AIRFLOW_HOME}/airflow.db"
+    assert BaseHook.get_connection("wandb_default").conn_type == "wandb"
 """
 
 

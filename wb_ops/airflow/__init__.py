@@ -11,15 +11,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wb_ops.airflow.assets import wandb_runs_asset
+    from wb_ops.airflow.assets import wandb_days_asset, wandb_runs_asset
     from wb_ops.airflow.hooks.wandb import WandbHook
-    from wb_ops.airflow.links import WandbProjectLink, WandbRunLink
+    from wb_ops.airflow.links import WandbLoadLink, WandbProjectLink, WandbRunLink
     from wb_ops.airflow.operators.backfill import (
         WandbApplyBackfillOperator,
         WandbBackfillSummaryOperator,
         WandbPlanBackfillOperator,
     )
     from wb_ops.airflow.operators.export import WandbExportOperator
+    from wb_ops.airflow.operators.export_shards import (
+        WandbCommitExportOperator,
+        WandbExportShardOperator,
+        WandbPlanExportOperator,
+    )
     from wb_ops.airflow.operators.filter_runs import WandbFilterRunsOperator
     from wb_ops.airflow.retry_policy import WandbRetryPolicy
     from wb_ops.airflow.sensors.run import WandbRunSensor
@@ -27,28 +32,38 @@ if TYPE_CHECKING:
 __all__ = [
     "WandbApplyBackfillOperator",
     "WandbBackfillSummaryOperator",
+    "WandbCommitExportOperator",
     "WandbExportOperator",
+    "WandbExportShardOperator",
     "WandbFilterRunsOperator",
     "WandbHook",
+    "WandbLoadLink",
     "WandbPlanBackfillOperator",
+    "WandbPlanExportOperator",
     "WandbProjectLink",
     "WandbRetryPolicy",
     "WandbRunLink",
     "WandbRunSensor",
+    "wandb_days_asset",
     "wandb_runs_asset",
 ]
 
 _LAZY = {
     "WandbApplyBackfillOperator": "wb_ops.airflow.operators.backfill",
     "WandbBackfillSummaryOperator": "wb_ops.airflow.operators.backfill",
+    "WandbCommitExportOperator": "wb_ops.airflow.operators.export_shards",
     "WandbExportOperator": "wb_ops.airflow.operators.export",
+    "WandbExportShardOperator": "wb_ops.airflow.operators.export_shards",
     "WandbFilterRunsOperator": "wb_ops.airflow.operators.filter_runs",
     "WandbHook": "wb_ops.airflow.hooks.wandb",
+    "WandbLoadLink": "wb_ops.airflow.links",
     "WandbPlanBackfillOperator": "wb_ops.airflow.operators.backfill",
+    "WandbPlanExportOperator": "wb_ops.airflow.operators.export_shards",
     "WandbProjectLink": "wb_ops.airflow.links",
     "WandbRetryPolicy": "wb_ops.airflow.retry_policy",
     "WandbRunLink": "wb_ops.airflow.links",
     "WandbRunSensor": "wb_ops.airflow.sensors.run",
+    "wandb_days_asset": "wb_ops.airflow.assets",
     "wandb_runs_asset": "wb_ops.airflow.assets",
 }
 

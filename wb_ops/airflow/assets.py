@@ -1,4 +1,4 @@
-"""A project's runs as an Airflow asset that fires when runs have ended."""
+"""A project as Airflow assets: its runs as they end, and the days on which they were created."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
 
+from airflow import sdk
 from airflow.sdk import Asset, AssetWatcher
 
 from wb_ops.airflow.hooks.wandb import WandbHook
 from wb_ops.airflow.sensors.run import default_poll_interval_s
 from wb_ops.airflow.triggers.run import TERMINAL_STATES
 from wb_ops.airflow.triggers.runs_finished import WandbRunsFinishedEventTrigger
-from wb_ops.airflow.uris import runs_uri
+from wb_ops.airflow.uris import days_uri, runs_uri
+
+# The name came with the events that carry partitions of their own.
+HAS_RUNTIME_PARTITIONS = hasattr(sdk, "PartitionedAtRuntime")
 
 
 def wandb_runs_asset(
@@ -42,9 +46,7 @@ def wandb_runs_asset(
     Raises:
         ValueError: `path` is not entity/project.
     """
-    entity, _, project = path.partition("/")
-    if not entity or not project or "/" in project:
-        raise ValueError(f"{path!r} is no project: give entity/project.")
+    entity, project = _parse(path)
     trigger = WandbRunsFinishedEventTrigger(
         entity=entity,
         project=project,
@@ -57,3 +59,36 @@ def wandb_runs_asset(
     watcher = AssetWatcher(name=f"{entity}/{project} runs ended", trigger=trigger)
     own_uri = uri if name is None else f"{uri}/{quote(name, safe='')}"
     return Asset(name=name or uri, uri=own_uri, watchers=[watcher])
+
+
+def wandb_days_asset(path: str) -> Asset:
+    """Return the asset of a project's runs by the day (UTC) on which they were created.
+
+    As an outlet of an export it gets one event for each day that the export has written to, with
+    the day (2026-01-31) as partition key; a Dag with
+    `schedule=PartitionedAssetTimetable(assets=wandb_days_asset("my-team/my-project"))` runs once
+    for each of them. So the ends of runs that a watcher announces, which know no partition, become
+    days: a run that ends changes the day on which it began.
+
+    Args:
+        path: entity/project.
+
+    Raises:
+        ValueError: `path` is not entity/project.
+        RuntimeError: Airflow is older than 3.3, where a task's event has no partition of its own.
+    """
+    entity, project = _parse(path)
+    if not HAS_RUNTIME_PARTITIONS:
+        raise RuntimeError(
+            "wandb_days_asset needs Airflow 3.3 or newer; before that, let Dags run on a plain "
+            "outlet of the export and read what its event names by _load_id."
+        )
+    uri = days_uri(entity, project)
+    return Asset(name=uri, uri=uri)
+
+
+def _parse(path: str) -> tuple[str, str]:
+    entity, _, project = path.partition("/")
+    if not entity or not project or "/" in project:
+        raise ValueError(f"{path!r} is no project: give entity/project.")
+    return entity, project

@@ -1,14 +1,15 @@
-"""Buttons on a task's page that lead to W&B."""
+"""Buttons on a task's page: to W&B, and to what a load has to say."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 from airflow.providers.common.compat.sdk import XCom
-from airflow.sdk import BaseOperatorLink
+from airflow.sdk import BaseOperatorLink, conf
 
 if TYPE_CHECKING:
-    from airflow.sdk import BaseOperator
+    from airflow.sdk import BaseOperator, Context
     from airflow.sdk.types import TaskInstanceKey
 
 
@@ -32,3 +33,22 @@ class WandbRunLink(_PushedLink):
 
     name = "W&B run"
     xcom_key = "wandb_run_url"
+
+
+class WandbLoadLink(_PushedLink):
+    """The page of the task's XComs, where the report of its load is."""
+
+    name = "Load report"
+    xcom_key = "wandb_load_url"
+
+
+def load_url(context: Context) -> str:
+    """Return the page of a task instance's XComs in Airflow's own web interface.
+
+    Source: the routes of Airflow 3.2 and 3.3; without [api] base_url it is relative to the server.
+    """
+    ti = context["ti"]
+    server = conf.get("api", "base_url", fallback="") or ""
+    mapped = f"/mapped/{ti.map_index}" if ti.map_index is not None and ti.map_index >= 0 else ""
+    run_id = quote(ti.run_id, safe="")
+    return f"{server.rstrip('/')}/dags/{ti.dag_id}/runs/{run_id}/tasks/{ti.task_id}{mapped}/xcom"

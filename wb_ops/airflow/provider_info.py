@@ -29,6 +29,7 @@ def get_provider_info() -> dict[str, Any]:
             _modules(
                 "wb_ops.airflow.operators.backfill",
                 "wb_ops.airflow.operators.export",
+                "wb_ops.airflow.operators.export_shards",
                 "wb_ops.airflow.operators.filter_runs",
             )
         ],
@@ -47,6 +48,7 @@ def get_provider_info() -> dict[str, Any]:
             {"schemes": ["wandb"], "handler": "wb_ops.airflow.uris.normalize_wandb_uri"}
         ],
         "extra-links": [
+            "wb_ops.airflow.links.WandbLoadLink",
             "wb_ops.airflow.links.WandbProjectLink",
             "wb_ops.airflow.links.WandbRunLink",
         ],
@@ -88,9 +90,10 @@ def _connection_type() -> dict[str, Any]:
         "hook-class-name": "wb_ops.airflow.hooks.wandb.WandbHook",
         "hook-name": _INTEGRATION,
         "ui-field-behaviour": {
-            "hidden-fields": ["schema", "login", "port"],
+            # Not the port: Airflow 3.3's Test button is refused where none is stored.
+            "hidden-fields": ["schema", "login"],
             "relabeling": {"host": "API base URL", "password": "API key"},
-            "placeholders": {"host": "https://api.wandb.ai"},
+            "placeholders": {"host": "https://api.wandb.ai", "port": "0: as in the URL"},
         },
         "conn-fields": {
             "entity": _field("Entity", "Team or user for tasks that name none.", "string"),

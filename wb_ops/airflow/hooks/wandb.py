@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow.providers.common.compat.connection import (
     get_async_connection,
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 # A longer wait is the scheduler's: it holds no worker slot.
 MAX_WAIT_S = 5.0
+DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 class WandbHook(BaseHook):
@@ -79,7 +81,7 @@ class WandbHook(BaseHook):
         """Ask the server whose key it is; one request, one attempt."""
         try:
             with wb_ops.Api(settings=replace(self._settings(), max_attempts=1)) as api:
-                username = api.viewer["username"]
+                username = api.viewer.username
         except WbOpsError as error:
             return False, error.message
         return True, f"{api.transport.settings.base_url} knows this key as {username}."
@@ -115,9 +117,13 @@ class WandbHook(BaseHook):
 
 
 def _base_url(connection: Connection) -> str | None:
-    """The host as it is if it is a URL; else one made of scheme, host and port."""
+    """The host as a URL, with the connection's port where it names none; 0 is no port."""
     host: str | None = connection.host
-    if not host or "://" in host:
+    if not host:
         return host
-    port = f":{connection.port}" if connection.port else ""
-    return f"{connection.schema or 'https'}://{host}{port}"
+    url = urlsplit(host if "://" in host else f"{connection.schema or 'https'}://{host}")
+    names_port = ":" in url.netloc.rpartition("]")[2]
+    port = connection.port
+    if port and not names_port and port != DEFAULT_PORTS.get(url.scheme):
+        url = url._replace(netloc=f"{url.netloc}:{port}")
+    return url.geturl()

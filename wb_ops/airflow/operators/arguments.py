@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wb_ops.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from wb_ops.export import Shard
 
 
 def parse_moment(name: str, value: datetime | str | None) -> datetime | None:
@@ -55,18 +58,37 @@ def parse_filters(value: Mapping[str, Any] | str | None) -> dict[str, Any]:
     return dict(document)
 
 
-def parse_keys(value: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    """Return the keys from a list or its JSON text; None where none are given.
+def parse_names(name: str, value: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """Return names from a list or its JSON text; None where none are given.
 
     Raises:
         InvalidRequest: it is not JSON, or not a list of names (retry: never).
     """
-    document = _parse_json("keys", value)
+    document = _parse_json(name, value)
     if document is None:
         return None
-    if not isinstance(document, list | tuple) or not all(isinstance(key, str) for key in document):
-        raise InvalidRequest(f"keys={value!r}: give a list of names, or JSON text of one.")
+    if not isinstance(document, list | tuple) or not all(isinstance(one, str) for one in document):
+        raise InvalidRequest(f"{name}={value!r}: give a list of names, or JSON text of one.")
     return tuple(document)
+
+
+def parse_shard(value: Mapping[str, Any] | str) -> tuple[str, Shard]:
+    """Return the plan and the part of it that an element of a planning task's list means.
+
+    Raises:
+        InvalidRequest: it is no such element (retry: never).
+    """
+    from wb_ops.export import Shard
+
+    document = _parse_json("shard", value)
+    try:
+        plan_uri, index, count = (document[name] for name in ("plan_uri", "shard", "shards"))  # type: ignore[index]
+        return str(plan_uri), Shard(int(index), int(count))
+    except (KeyError, TypeError, ValueError) as exc:
+        raise InvalidRequest(
+            f"shard={value!r}: give an element of what a WandbPlanExportOperator returns, with "
+            ".expand(shard=plan.output)."
+        ) from exc
 
 
 def _parse_json(name: str, value: object) -> object:

@@ -9,12 +9,13 @@ import wb_ops
 from wb_ops.airflow.operators.arguments import parse_filters, parse_flag
 from wb_ops.airflow.operators.base import WandbOperator, WandbWarehouseOperator
 from wb_ops.airflow.operators.plan_documents import plan_document, plan_from_document
+from wb_ops.errors import InvalidRequest, WbOpsError
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
     from wb_ops.backfill import BackfillPlan, BackfillReport
-    from wb_ops.backfill.request import Policy
+    from wb_ops.backfill.request import Compute, Policy
     from wb_ops.client.api import Api
     from wb_ops.client.runs import Run
 
@@ -29,7 +30,10 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
     Args:
         sql: a SELECT of `run_id` and a column for each summary key, on the warehouse's dataset;
             text, or the name of a .sql file.
-        python_callable: instead of `sql`: takes a run, returns a dict of summary keys.
+        python_callable: instead of `sql`: takes a run, returns a dict of summary keys; a recipe
+            (`wb_ops.backfill.best("val_acc")`) is one.
+        recipe: instead of `sql`: a recipe as text, such as `best("val_acc", mode="max")`; the
+            metric's whole history is read from W&B, so no export is needed before.
         policy: "overwrite" a value that differs, or write "only_missing" ones.
         include_running: also write to runs that still log.
 
@@ -37,7 +41,12 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
         WbOpsError: unwrapped, with the advice that the retry policy reads.
     """
 
-    template_fields: Sequence[str] = (*WandbWarehouseOperator.template_fields, "sql", "policy")
+    template_fields: Sequence[str] = (
+        *WandbWarehouseOperator.template_fields,
+        "sql",
+        "recipe",
+        "policy",
+    )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"filters": "json", "sql": "sql"}
 
@@ -46,6 +55,7 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
         *,
         sql: str | None = None,
         python_callable: Callable[[Run], Mapping[str, Any]] | None = None,
+        recipe: str | None = None,
         policy: str = "overwrite",
         include_running: bool = False,
         **kwargs: Any,
@@ -53,6 +63,7 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
         super().__init__(**kwargs)
         self.sql = sql
         self.python_callable = python_callable
+        self.recipe = recipe
         self.policy = policy
         self.include_running = include_running
 
@@ -66,7 +77,7 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
             entity=entity,
             project=project,
             sql=self.sql,
-            compute=self.python_callable,
+            compute=self._compute(),
             dataset=self.dataset or None,
             filters=parse_filters(self.filters),
             # Templates are any text; BackfillRequest refuses what is not one of its words.
@@ -76,6 +87,16 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
         plan = wb_ops.plan_backfill(request, api, wb_ops.connect(self.warehouse))
         self.log.info("%s", plan)
         return plan
+
+    def _compute(self) -> Compute | None:
+        # Here, because Dag files import this module, and recipes import pyarrow.
+        from wb_ops.backfill import parse_recipe
+
+        if not self.recipe:
+            return self.python_callable
+        if self.python_callable is not None:
+            raise InvalidRequest("Give one of python_callable and recipe.")
+        return parse_recipe(self.recipe)
 
 
 class WandbBackfillSummaryOperator(WandbPlanBackfillOperator):
@@ -88,7 +109,7 @@ class WandbBackfillSummaryOperator(WandbPlanBackfillOperator):
     number of values written, unchanged, skipped, conflicts and gone, and of runs changed.
 
     Args:
-        sql, python_callable, policy, include_running: as in WandbPlanBackfillOperator.
+        sql, python_callable, recipe, policy, include_running: as in WandbPlanBackfillOperator.
         dry_run: plan and log, write nothing; true, false, or a template of them.
 
     Raises:
@@ -152,13 +173,27 @@ def _execute(
     plan: BackfillPlan,
     api: Api,
 ) -> dict[str, Any]:
-    report = wb_ops.execute_backfill(plan, api, wb_ops.connect(operator.warehouse))
-    operator.log.info("%s", report)
-    for value in report.conflicts:
-        operator.log.warning(
-            "run %s: %s was changed meanwhile, left alone", value.run_id, value.key
-        )
+    try:
+        report = wb_ops.execute_backfill(plan, api, wb_ops.connect(operator.warehouse))
+    except WbOpsError as error:
+        if error.report is not None:
+            _log_report(operator, error.report)
+        raise
+    _log_report(operator, report)
     return _result(report)
+
+
+def _log_report(
+    operator: WandbPlanBackfillOperator | WandbApplyBackfillOperator, report: BackfillReport
+) -> None:
+    operator.log.info("%s", report)
+    for what, values in (
+        ("was changed meanwhile, left alone", report.conflicts),
+        ("was refused by the server", report.failed),
+        ("is not what was written", report.unverified),
+    ):
+        for value in values:
+            operator.log.warning("run %s: %s %s", value.run_id, value.key, what)
 
 
 def _result(report: BackfillReport) -> dict[str, Any]:
@@ -169,5 +204,7 @@ def _result(report: BackfillReport) -> dict[str, Any]:
         "skipped": report.skipped,
         "conflicts": len(report.conflicts),
         "gone": len(report.gone),
+        "repaired": report.repaired,
+        "rewritten": report.rewritten,
         "runs": report.runs,
     }

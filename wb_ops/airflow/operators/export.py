@@ -6,51 +6,54 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, cast
 
-from airflow.sdk import Asset
-
 import wb_ops
-from wb_ops.airflow.lineage import Exported, openlineage_of, read_columns
-from wb_ops.airflow.operators.arguments import parse_filters, parse_keys, parse_moment
+from wb_ops.airflow.links import WandbLoadLink, WandbProjectLink
+from wb_ops.airflow.operators.arguments import (
+    parse_filters,
+    parse_flag,
+    parse_moment,
+    parse_names,
+)
 from wb_ops.airflow.operators.base import WandbWarehouseOperator
+from wb_ops.airflow.operators.outcomes import AnnouncesExport, check_outlets
+from wb_ops.airflow.operators.stores import forget_plan, open_plan
 from wb_ops.airflow.operators.windows import resolve_window
+from wb_ops.errors import ExportIncomplete
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
-    from wb_ops.airflow.lineage import Lineage
     from wb_ops.client.api import Api
     from wb_ops.export import ExportPlan, ExportReport, ExportRequest, Progress
     from wb_ops.export.request import Mode, OnIncomplete
+    from wb_ops.warehouse import Warehouse
 
 
-class WandbExportOperator(WandbWarehouseOperator):
-    """Exports one W&B project; a task that is killed or retried converges.
-
-    An incremental export needs no window: the watermark in the warehouse says where to go on.
-    Nothing is taken from the Dag run's data interval unless asked for: it is empty for cron
-    strings and absent in asset-triggered runs.
-
-    Returns (as XCom) a small dict: load_id, dataset, warehouse, runs, history_rows, unchanged,
-    deleted, receipts (status -> count), watermark (ISO text or None), schema_hash (changes when
-    a column is added; None if the warehouse was busy). The same is the extra of each outlet
-    asset's event, with `row_count` for the history rows and without the receipts.
+class WandbExportRequestOperator(WandbWarehouseOperator):
+    """Base of the operators that plan an export: its arguments, as templates.
 
     Args:
         mode: "incremental", "reconcile" or "full"; see ExportRequest.
         keys: metrics to export, a list or JSON text of one; by default all.
+        tables: any of "runs", "history" and "system_metrics", a list or JSON text of one; by
+            default the first two.
+        states: only runs in these states, such as ["finished"], or JSON text of such a list.
+        run_ids: only these runs, a list or JSON text of one; it moves no watermark.
+        redact_secrets: store values that look like keys or tokens as "[redacted]".
         since, until: runs created in this window (datetime or ISO text with a time zone).
         window: where none are given: "auto" (the day of the Dag run's partition, else the
             watermark), "watermark", or "data_interval" (runs *created* in the interval).
         on_incomplete: "mark", or "fail" to fail the task after all sound runs are committed.
-
-    Raises:
-        WbOpsError: unwrapped, with the advice that the retry policy reads.
     """
 
     template_fields: Sequence[str] = (
         *WandbWarehouseOperator.template_fields,
         "mode",
         "keys",
+        "tables",
+        "states",
+        "run_ids",
+        "redact_secrets",
         "since",
         "until",
         "window",
@@ -62,6 +65,10 @@ class WandbExportOperator(WandbWarehouseOperator):
         *,
         mode: str = "incremental",
         keys: Sequence[str] | str | None = None,
+        tables: Sequence[str] | str | None = None,
+        states: Sequence[str] | str | None = None,
+        run_ids: Sequence[str] | str | None = None,
+        redact_secrets: bool | str = False,
         since: datetime | str | None = None,
         until: datetime | str | None = None,
         window: str = "auto",
@@ -71,41 +78,18 @@ class WandbExportOperator(WandbWarehouseOperator):
         super().__init__(**kwargs)
         self.mode = mode
         self.keys = keys
+        self.tables = tables
+        self.states = states
+        self.run_ids = run_ids
+        self.redact_secrets = redact_secrets
         self.since = since
         self.until = until
         self.window = window
         self.on_incomplete = on_incomplete
-        self._exported: Exported | None = None
-
-    def _work(self, context: Context) -> dict[str, Any]:
-        """Plan, log the plan, execute it."""
-        with self.hook.get_conn() as api:
-            request = self._request(api, context)
-            warehouse = wb_ops.connect(self.warehouse)
-            plan = wb_ops.plan_export(request, api, warehouse)
-            self.log.info("%s", plan)
-            report = wb_ops.execute_export(plan, api, warehouse, self._log_progress)
-        self.log.info("%s", report)
-        for receipt in report.unsound:
-            self.log.warning("run %s: %s %s", receipt.run_id, receipt.status, receipt.note or "")
-        self._exported = Exported(
-            base_url=api.transport.settings.base_url,
-            entity=request.entity,
-            project=request.project,
-            warehouse=report.warehouse,
-            dataset=report.dataset,
-            rows={"runs": report.runs, "history": report.history_rows},
-            columns=read_columns(warehouse, report.dataset),
-        )
-        result = {**_result(plan, report), "schema_hash": self._exported.schema_hash}
-        self._describe_outlets(context, result)
-        return result
-
-    def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage | None:
-        """Describe the export for Airflow's OpenLineage provider, which calls this if installed."""
-        return None if self._exported is None else openlineage_of(self._exported)
 
     def _request(self, api: Api, context: Context) -> ExportRequest:
+        from wb_ops.export.request import DEFAULT_TABLES
+
         entity, project = self._resolve_project(api, context)
         since, until = resolve_window(
             self.window,
@@ -113,6 +97,7 @@ class WandbExportOperator(WandbWarehouseOperator):
             parse_moment("until", self.until),
             context,
         )
+        tables = parse_names("tables", self.tables)
         # Templates are any text; ExportRequest refuses what is not one of its words.
         return wb_ops.ExportRequest(
             entity=entity,
@@ -120,11 +105,82 @@ class WandbExportOperator(WandbWarehouseOperator):
             dataset=self.dataset or None,
             mode=cast("Mode", self.mode),
             filters=parse_filters(self.filters),
-            keys=parse_keys(self.keys),
+            keys=parse_names("keys", self.keys),
             since=since,
             until=until,
             on_incomplete=cast("OnIncomplete", self.on_incomplete),
+            tables=DEFAULT_TABLES if tables is None else tables,
+            states=parse_names("states", self.states),
+            run_ids=parse_names("run_ids", self.run_ids),
+            redact_secrets=parse_flag("redact_secrets", self.redact_secrets),
         )
+
+
+class WandbExportOperator(AnnouncesExport, WandbExportRequestOperator):
+    """Exports one W&B project; a task that is killed or retried converges.
+
+    An incremental export needs no window: the watermark in the warehouse says where to go on.
+    Nothing is taken from the Dag run's data interval unless asked for: it is empty for cron
+    strings and absent in asset-triggered runs.
+
+    Returns (as XCom) a small dict: load_id, dataset, warehouse, runs, history_rows, unchanged,
+    deleted, receipts (status -> count), watermark (ISO text or None), schema_hash (changes when
+    a column is added; None if the warehouse was busy). The same is the extra of each outlet
+    asset's event, with `row_count` for the history rows and without the receipts. An outlet made
+    by `wandb_days_asset` has such an event for each day on which a run was created that was
+    written. The XCom `load_report` says the same in words, and names the runs that do not add up.
+
+    Args:
+        staging: a folder for plans and what is read, a path or a URL that fsspec knows. With it a
+            retry goes on where the try before it failed, in the listing as in the rows: on
+            Airflow 3.3 and newer the task instance's state store remembers the plan. Before 3.3,
+            and without a folder, a retry lists the project again and reads what is not committed.
+        mode, keys, tables, states, run_ids, redact_secrets, since, until, window, on_incomplete: as
+            in WandbExportRequestOperator.
+
+    Raises:
+        WbOpsError: unwrapped, with the advice that the retry policy reads.
+    """
+
+    template_fields: Sequence[str] = (*WandbExportRequestOperator.template_fields, "staging")
+    operator_extra_links: Sequence[BaseOperatorLink] = (WandbProjectLink(), WandbLoadLink())
+
+    def __init__(self, *, staging: str | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.staging = staging
+
+    def _work(self, context: Context) -> dict[str, Any]:
+        """Plan, log the plan, execute it."""
+        self._link_load(context)
+        with self.hook.get_conn() as api:
+            request = self._request(api, context)
+            check_outlets(self, request.entity, request.project)
+            warehouse = wb_ops.connect(self.warehouse)
+            if self.staging:
+                plan = open_plan(context, request, api, warehouse, self.staging)
+                self.log.info("%s", plan)
+                report = self._execute_staged(context, plan, api, warehouse)
+            else:
+                plan = wb_ops.plan_export(request, api, warehouse)
+                self.log.info("%s", plan)
+                report = wb_ops.execute_export(plan, api, warehouse, self._log_progress)
+        result = self._announce(context, api, plan, report, warehouse)
+        forget_plan(context)
+        return result
+
+    def _execute_staged(
+        self, context: Context, plan: ExportPlan, api: Api, warehouse: Warehouse
+    ) -> ExportReport:
+        """As one shard, which goes on after what an earlier try has staged."""
+        plan_uri = str(plan.uri)
+        for shard in plan.shards(1):
+            self.log.info("%s", wb_ops.execute_shard(plan_uri, shard, api))
+        try:
+            return wb_ops.commit_plan(plan_uri, api, warehouse, self._log_progress)
+        except ExportIncomplete:
+            # The rest is committed: what can help the runs that failed is a plan that has them.
+            forget_plan(context)
+            raise
 
     def _log_progress(self, progress: Progress) -> None:
         self.log.info(
@@ -135,36 +191,3 @@ class WandbExportOperator(WandbWarehouseOperator):
             progress.size_bytes / 1e6,
             progress.seconds,
         )
-
-    def _describe_outlets(self, context: Context, result: dict[str, Any]) -> None:
-        extra = {name: result[name] for name in _ANNOUNCED} | {"row_count": result["history_rows"]}
-        for outlet in self.outlets:
-            if isinstance(outlet, Asset):
-                context["outlet_events"][outlet].extra.update(extra)
-
-
-_ANNOUNCED = (
-    "load_id",
-    "dataset",
-    "warehouse",
-    "runs",
-    "unchanged",
-    "deleted",
-    "watermark",
-    "schema_hash",
-)
-
-
-def _result(plan: ExportPlan, report: ExportReport) -> dict[str, Any]:
-    watermark = plan.after.watermark
-    return {
-        "load_id": report.load_id,
-        "dataset": report.dataset,
-        "warehouse": report.warehouse,
-        "runs": report.runs,
-        "history_rows": report.history_rows,
-        "unchanged": report.unchanged,
-        "deleted": report.deleted,
-        "receipts": report.statuses,
-        "watermark": None if watermark is None else watermark.isoformat(),
-    }

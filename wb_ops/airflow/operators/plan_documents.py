@@ -36,6 +36,7 @@ def plan_document(plan: BackfillPlan) -> dict[str, Any]:
         "dataset": request.dataset_name,
         "planned": plan.counts,
         "target": request.target,
+        "include_running": request.include_running,
         "values": [asdict(value) for value in plan.to_set],
         "table": _table(plan),
     }
@@ -67,6 +68,7 @@ def plan_from_document(document: Mapping[str, Any] | str) -> BackfillPlan:
             project=found["project"],
             dataset=found["dataset"],
             target=found["target"],
+            include_running=found["include_running"],
             compute=_computed(values),
         )
         return wb_ops.BackfillPlan(request, found["backfill_id"], values)

@@ -1,0 +1,81 @@
+"""`retries=4` and our policy as defaults of the signatures, and what wins over them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("airflow_home")
+
+# each task of ours, and an argument that it can be mapped over
+ARGUMENTS: dict[str, dict[str, Any]] = {
+    "WandbExportOperator": {"warehouse": "duckdb:///x"},
+    "WandbPlanExportOperator": {"warehouse": "duckdb:///x", "staging": "/x"},
+    "WandbExportShardOperator": {"shard": {}},
+    "WandbCommitExportOperator": {"warehouse": "duckdb:///x", "plan_uri": "/x"},
+    "WandbFilterRunsOperator": {"project": "demo"},
+    "WandbPlanBackfillOperator": {"warehouse": "duckdb:///x"},
+    "WandbApplyBackfillOperator": {"warehouse": "duckdb:///x", "plan": {}},
+    "WandbBackfillSummaryOperator": {"warehouse": "duckdb:///x"},
+    "WandbRunSensor": {"run": "ann/demo/run0"},
+}
+# how the task is given what it has; `theirs` stands for a policy of the user
+GIVEN: dict[str, dict[str, Any]] = {
+    "nothing": {"retries": 4, "policy": "ours"},
+    "default_args": {"retries": 1, "policy": "theirs"},
+    "arguments": {"retries": 2, "policy": "theirs"},
+    "none": {"retries": 0, "policy": None},
+    "none over default_args": {"retries": 0, "policy": None},
+}
+
+
+def build(kind: str, operator: Any, arguments: dict[str, Any], theirs: Any, mapped: bool) -> Any:
+    """One task in a Dag, plain or mapped over its last argument."""
+    from airflow.sdk import DAG
+
+    with_defaults = {"retries": 1, "retry_policy": theirs}
+    own: dict[str, Any] = {
+        "arguments": {"retries": 2, "retry_policy": theirs},
+        "none": {"retries": 0, "retry_policy": None},
+        "none over default_args": {"retries": 0, "retry_policy": None},
+    }.get(kind, {})
+    with DAG("defaults", schedule=None, default_args=with_defaults if "default" in kind else {}):
+        if not mapped:
+            return operator(task_id="task", **arguments, **own)
+        *rest, (name, value) = arguments.items()
+        return operator.partial(task_id="task", **dict(rest), **own).expand(**{name: [value]})
+
+
+def cases() -> Iterator[Any]:
+    for name in ARGUMENTS:
+        for kind in GIVEN:
+            for mapped in (False, True):
+                yield pytest.param(name, kind, mapped, id=f"{name}-{kind}-{mapped and 'mapped'}")
+
+
+@pytest.mark.parametrize(("name", "kind", "mapped"), cases())
+def test_arguments_then_default_args_then_ours(name: str, kind: str, mapped: bool) -> None:
+    """Plain and mapped alike; an explicit None takes the policy away."""
+    from airflow.sdk import ExceptionRetryPolicy
+
+    import wb_ops.airflow
+
+    theirs = ExceptionRetryPolicy([])
+    operator = getattr(wb_ops.airflow, name)
+    task = build(kind, operator, ARGUMENTS[name], theirs, mapped)
+    assert task.retries == GIVEN[kind]["retries"]
+    wanted = GIVEN[kind]["policy"]
+    if wanted == "ours":
+        assert isinstance(task.retry_policy, wb_ops.airflow.WandbRetryPolicy)
+    else:
+        assert task.retry_policy is (theirs if wanted == "theirs" else None)
+
+
+def test_every_task_of_ours_is_asked() -> None:
+    """A new operator needs a line above."""
+    import wb_ops.airflow
+
+    ours = {one for one in wb_ops.airflow.__all__ if one.endswith(("Operator", "Sensor"))}
+    assert ours == set(ARGUMENTS)

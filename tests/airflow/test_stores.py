@@ -1,0 +1,61 @@
+"""What Airflow's state stores keep of an export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import wb_ops
+
+pytestmark = pytest.mark.usefixtures("connection")
+
+
+@pytest.fixture
+def export(run_dag: Callable[..., Any], warehouse: str) -> Callable[..., Any]:
+    """Run an export whose outlet is `table`, then read the state store of that asset."""
+    from airflow.sdk import DAG, Asset, task
+
+    from wb_ops.airflow import WandbExportOperator
+
+    def run(name: str, value: Any = None) -> tuple[Any, Any]:
+        table = Asset(name, uri=f"x://{name}")
+
+        @task(inlets=[table])
+        def look(asset_state_store: Any = None) -> Any:
+            return asset_state_store[table].get("wandb_watermark")
+
+        @task(outlets=[table])
+        def tamper(asset_state_store: Any = None) -> None:
+            if value is not None:
+                asset_state_store[table].set("wandb_watermark", value)
+
+        with DAG(f"mirror_{name}", schedule=None) as dag:
+            exporting = WandbExportOperator(
+                task_id="export", project="demo", warehouse=warehouse, outlets=[table]
+            )
+            tamper() >> exporting >> look()
+        done = run_dag(dag)
+        return tuple(
+            done.get_task_instance(one).xcom_pull(task_ids=one) for one in ("export", "look")
+        )
+
+    return run
+
+
+def test_the_watermark_is_mirrored_on_the_outlet(export: Callable[..., Any]) -> None:
+    """What a page or the REST API of Airflow shows is what the warehouse holds."""
+    result, seen = export("seen")
+    assert seen["watermark"] == result["watermark"]
+    assert (seen["load_id"], seen["row_count"]) == (result["load_id"], 12)
+
+
+def test_the_mirror_is_never_read(export: Callable[..., Any], warehouse: str) -> None:
+    """A value that somebody sets there, however far ahead, changes no export."""
+    ahead = {"watermark": "2099-01-01T00:00:00+00:00"}
+    result, seen = export("ahead", ahead)
+    assert result["history_rows"] == 12
+    assert seen["watermark"] == result["watermark"] != ahead["watermark"]
+    state = wb_ops.connect(warehouse).read_tables("ann__demo", ("_wb_state",))["_wb_state"]
+    assert state["watermark"].to_pylist()[0].isoformat() == result["watermark"]

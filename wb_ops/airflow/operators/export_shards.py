@@ -1,0 +1,182 @@
+"""An export over many workers: plan, one task for each shard, commit.
+
+What goes through XCom is where the plan is, which part of it, and counts. The rows go through the
+plan's folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, ClassVar, cast
+
+from airflow.sdk import XComArg, conf
+from airflow.sdk.exceptions import AirflowFailException
+
+import wb_ops
+from wb_ops.airflow.links import WandbLoadLink, WandbProjectLink
+from wb_ops.airflow.operators.arguments import parse_shard
+from wb_ops.airflow.operators.base import WandbOperator
+from wb_ops.airflow.operators.export import WandbExportRequestOperator
+from wb_ops.airflow.operators.filter_runs import MAX_MAP_LENGTH
+from wb_ops.airflow.operators.outcomes import AnnouncesExport, check_outlets
+from wb_ops.errors import ExportIncomplete, InvalidRequest
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from wb_ops.export import ExportPlan
+
+PLAN_URI_KEY = "plan_uri"
+
+
+class WandbPlanExportOperator(WandbExportRequestOperator):
+    """Plans an export and splits it into shards, for `WandbExportShardOperator.expand(shard=)`.
+
+    Returns (as XCom) a list of {"plan_uri", "shard", "shards"}: part `shard` of `shards`, counted
+    from 0. It is empty where no history has to be read: Airflow skips what is mapped over it, and
+    the commit does the rest. There are never more shards than Airflow maps over ([core]
+    max_map_length, 1,024): beyond that each holds more runs. `plan_uri` is an XCom of its own,
+    for the commit.
+
+    A task that is killed or retried goes on with its listing.
+
+    Args:
+        staging: a folder that all workers reach: a path, or a URL that fsspec knows, such as
+            s3://bucket/wandb-staging. No secret: it is shown in the UI.
+        runs_per_shard: how many histories a shard reads, about.
+        mode, keys, tables, states, run_ids, redact_secrets, since, until, window, on_incomplete: as
+            in WandbExportRequestOperator.
+
+    Raises:
+        WbOpsError: unwrapped, with the advice that the retry policy reads.
+    """
+
+    template_fields: Sequence[str] = (*WandbExportRequestOperator.template_fields, "staging")
+
+    def __init__(self, *, staging: str, runs_per_shard: int = 100, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.staging = staging
+        self.runs_per_shard = runs_per_shard
+
+    @property
+    def plan_uri(self) -> XComArg:
+        """Where the plan will be, for `WandbCommitExportOperator(plan_uri=...)`."""
+        return XComArg(self, key=PLAN_URI_KEY)
+
+    def _work(self, context: Context) -> list[dict[str, Any]]:
+        if self.runs_per_shard < 1:
+            raise InvalidRequest(f"runs_per_shard={self.runs_per_shard}: give 1 or more.")
+        with self.hook.get_conn() as api:
+            request = self._request(api, context)
+            warehouse = wb_ops.connect(self.warehouse)
+            plan = wb_ops.plan_export(request, api, warehouse, folder=self.staging)
+        self.log.info("%s", plan)
+        context["ti"].xcom_push(key=PLAN_URI_KEY, value=plan.uri)
+        return self._shards(plan)
+
+    def _shards(self, plan: ExportPlan) -> list[dict[str, Any]]:
+        wanted = max(1, -(-plan.totals.readers // self.runs_per_shard))
+        longest = conf.getint("core", "max_map_length", fallback=MAX_MAP_LENGTH)
+        if wanted > longest:
+            self.log.warning(
+                "%d shards of %d runs are more than Airflow maps over: %d larger ones it is",
+                wanted,
+                self.runs_per_shard,
+                longest,
+            )
+        shards = plan.shards(min(wanted, longest))
+        return [{"plan_uri": plan.uri, "shard": s.index, "shards": s.count} for s in shards]
+
+
+class WandbExportShardOperator(WandbOperator):
+    """Reads one shard of a plan from W&B into the plan's folder; needs no warehouse.
+
+    A task that is killed or retried goes on after what it has staged.
+
+    Returns (as XCom) counts: index, count, runs, history_rows, failed, requests, size_bytes.
+
+    Args:
+        shard: an element of what WandbPlanExportOperator returns, or JSON text of one.
+        map_index_template: as in BaseOperator; by default such as "3 of 8". Airflow before 3.3
+            takes no defaults of a signature for mapped tasks: it shows the index from 0 there,
+            unless the template is given to .partial().
+
+    Raises:
+        InvalidRequest: `shard` is no such element (retry: never).
+        WbOpsError: unwrapped, with the advice that the retry policy reads.
+    """
+
+    template_fields: Sequence[str] = (*WandbOperator.template_fields, "shard")
+    template_fields_renderers: ClassVar[dict[str, str]] = {"shard": "json"}
+
+    def __init__(
+        self,
+        *,
+        shard: Mapping[str, Any] | str | XComArg,
+        map_index_template: str | None = "{{ task.shard.shard + 1 }} of {{ task.shard.shards }}",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(map_index_template=map_index_template, **kwargs)
+        self.shard = shard
+
+    def _work(self, context: Context) -> dict[str, Any]:
+        # Airflow has rendered it: an XComArg is the value that it stands for.
+        plan_uri, shard = parse_shard(cast("Mapping[str, Any] | str", self.shard))
+        request = wb_ops.load_plan(plan_uri).request
+        with self.hook.get_conn() as api:
+            self._link(api, request.entity, request.project, context)
+            result = wb_ops.execute_shard(plan_uri, shard, api)
+        self.log.info("%s", result)
+        return asdict(result)
+
+
+class WandbCommitExportOperator(AnnouncesExport, WandbOperator):
+    """Writes what the shards of a plan have staged into the warehouse.
+
+    Refuses while shards are missing. Runs that changed since the plan are left to the next export.
+    A commit that is killed or repeated writes nothing twice. Returns, announces and reports what
+    WandbExportOperator does.
+
+    Args:
+        plan_uri: the planning task's `.plan_uri`.
+        warehouse: its URL, such as duckdb:////data/wandb.duckdb; the one that was planned for.
+        trigger_rule: as in BaseOperator; here it also runs where there was no shard to read.
+
+    Raises:
+        InvalidRequest: shards are missing (retry: never).
+        AirflowFailException: some runs do not add up and the plan was made with
+            on_incomplete="fail"; everything else is committed.
+        WbOpsError: unwrapped, with the advice that the retry policy reads.
+    """
+
+    template_fields: Sequence[str] = (*WandbOperator.template_fields, "plan_uri", "warehouse")
+    operator_extra_links: Sequence[BaseOperatorLink] = (WandbProjectLink(), WandbLoadLink())
+
+    def __init__(
+        self,
+        *,
+        plan_uri: str | XComArg,
+        warehouse: str,
+        trigger_rule: str = "none_failed",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(trigger_rule=trigger_rule, **kwargs)
+        self.plan_uri = plan_uri
+        self.warehouse = warehouse
+
+    def _work(self, context: Context) -> dict[str, Any]:
+        self._link_load(context)
+        plan_uri = str(self.plan_uri)
+        plan = wb_ops.load_plan(plan_uri)
+        owner = plan.request.owner
+        check_outlets(self, owner.entity, owner.project)
+        warehouse = wb_ops.connect(self.warehouse)
+        with self.hook.get_conn() as api:
+            self._link(api, owner.entity, owner.project, context)
+            try:
+                report = wb_ops.commit_plan(plan_uri, api, warehouse)
+            except ExportIncomplete as error:
+                # Everything sound is committed; the commit's own retry would only say so.
+                raise AirflowFailException(f"{error}; the next export reads them again") from error
+        return self._announce(context, api, plan, report, warehouse)
