@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench check lint types clean
+.PHONY: help demo test soak bench coverage check lint types clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -20,8 +20,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## train, export with Dagster, backfill with Airflow, read back: no account, no network
 	@$(BIN)/python -m demo
 
-test: $(READY) ## run the tests
-	$(BIN)/python -m pytest
+# Much of the suite waits for servers: three processes keep two cores busy.
+test: $(READY) ## run the tests (WB_OPS_JOBS processes)
+	$(BIN)/python -m pytest -n $${WB_OPS_JOBS:-3} --dist loadfile
 
 lint: $(READY) ## check style
 	$(BIN)/ruff check .
@@ -30,11 +31,22 @@ lint: $(READY) ## check style
 types: $(READY) ## check types
 	$(BIN)/mypy
 
-soak: $(READY) ## kill exports and backfills 200 times each (WB_OPS_KILLS, WB_OPS_SEED)
-	WB_OPS_KILLS=$${WB_OPS_KILLS:-200} $(BIN)/python -m pytest tests/export/test_kill.py tests/backfill/test_kill.py --timeout 3600
+soak: $(READY) ## the long proofs: kills, crowds, convergence, faults (WB_OPS_KILLS, WB_OPS_SEED)
+	WB_OPS_EXAMPLES=200 WB_OPS_STEPS=30 $(BIN)/python -m pytest tests/export/test_convergence.py
+	WB_OPS_KILLS=$${WB_OPS_KILLS:-200} $(BIN)/python -m pytest tests/export/test_kill.py tests/backfill/test_kill.py tests/contract/test_safety.py --timeout 3600
+	WB_OPS_WRITERS=8 WB_OPS_WRITER_RUNS=200 WB_OPS_SDK_EDITS=20 $(BIN)/python -m pytest tests/backfill/test_concurrent.py --timeout 3600
+	WB_OPS_CORPUS=1 $(BIN)/python -m pytest tests/export/test_corpus.py --timeout 3600
+	WB_OPS_SCHEDULES=$${WB_OPS_SCHEDULES:-1000} $(BIN)/python -m pytest tests/client/test_simulation.py -s
 
-bench: $(READY) ## measure the backfill against the loop of W&B's guide
+bench: $(READY) ## measure the client, exports and backfills against their limits and the SDK
+	for what in listing history windows memory import; do $(BIN)/python benchmarks/client_$$what.py; done
 	$(BIN)/python benchmarks/backfill.py
+	$(BIN)/python benchmarks/dagster_load.py
+	for what in speed idle hourly names; do $(BIN)/python benchmarks/export.py $$what; done
+	$(BIN)/python benchmarks/warehouse_commit.py
+
+coverage: $(READY) ## branch coverage of the client by its tests, at least 95 %
+	$(BIN)/python -m pytest tests/client tests/tables tests/export/test_failures.py tests/backfill/test_interference.py --cov wb_ops.client --cov-branch --cov-report term-missing:skip-covered --cov-fail-under 95
 
 check: test lint types ## all that CI runs
 

@@ -25,13 +25,16 @@ ALLOWED = {
             "devserver"},
     "dagster": {"errors", "settings", "tables", "client", "warehouse", "export", "backfill"},
     "airflow": {"errors", "settings", "tables", "client", "warehouse", "export", "backfill"},
+    "dlt": {"errors", "settings", "tables", "client", "warehouse", "export"},
     "devserver": set(),
 }  # fmt: skip
-FRAMEWORKS = {"dagster", "airflow", "click", "rich", "starlette", "uvicorn", "graphql", "wandb"}
+FRAMEWORKS = {"dagster", "airflow", "click", "rich", "starlette", "uvicorn", "graphql", "wandb",
+              "dlt"}  # fmt: skip
 OWN_FRAMEWORKS = {
     "cli": {"click", "rich"},
     "dagster": {"dagster"},
     "airflow": {"airflow"},
+    "dlt": {"dlt"},
     "devserver": {"starlette", "uvicorn", "graphql"},
 }
 

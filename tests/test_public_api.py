@@ -42,6 +42,11 @@ NAMES = [
     "connect",
     "execute_backfill",
     "execute_export",
+    "execute_shard",
+    "load_plan",
+    "commit_plan",
+    "Shard",
+    "ShardResult",
     "plan_backfill",
     "plan_export",
 ]

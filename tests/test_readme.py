@@ -31,23 +31,24 @@ def my_project(server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_library_examples_run(my_project: DevServer, capsys: pytest.CaptureFixture[str]):
-    for code in PYTHON[:2]:
+    for code in PYTHON[:3]:
         exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out
     assert "1 to write (1 new)" in printed
     assert "0.333" in printed
     assert "1 written" in printed
+    assert "r1 3" in printed
 
 
 def test_the_dagster_example_loads():
     names: dict[str, Any] = {}
-    exec(compile(PYTHON[2], "README.md", "exec"), names)
+    exec(compile(PYTHON[3], "README.md", "exec"), names)
     names["defs"].resolve_all_job_defs()
 
 
 def test_the_airflow_example_is_valid_python():
     """Airflow's own tests run the operator; parsing its Dag here would start Airflow's settings."""
-    compile(PYTHON[3], "README.md", "exec")
+    compile(PYTHON[4], "README.md", "exec")
 
 
 @pytest.mark.parametrize("command", [one for one in COMMANDS if "devserver" not in one])
