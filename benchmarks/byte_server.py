@@ -65,13 +65,13 @@ class _Connection(asyncio.Protocol):
         asked = json.loads(body)
         name = (
             asked.get("operationName") or re.search(r"(?:query|mutation) (\w+)", asked["query"])[1]
-        )  # type: ignore[index]
+        )
         self.counts[name] += 1
         return _ok(self.answers.operations[name](asked.get("variables") or {}))
 
     def send(self, answer: bytes) -> None:
         if not self.transport.is_closing():
-            self.transport.write(answer)  # type: ignore[attr-defined]
+            self.transport.write(answer)
 
 
 def _ok(body: bytes, kind: str = "application/json") -> bytes:

@@ -92,7 +92,7 @@ class Limit:
     def session(self) -> requests.Session:
         if not hasattr(self._local, "session"):
             self._local.session = requests.Session()
-        return self._local.session  # type: ignore[no-any-return]
+        return self._local.session
 
     def ask(self, operation: Operation) -> dict[str, Any]:
         body = {
@@ -101,7 +101,7 @@ class Limit:
             "variables": dict(operation.variables),
         }
         answer = self.session.post(self.url + "/graphql", json=body, auth=("api", API_KEY))
-        return answer.json()["data"]["project"]  # type: ignore[no-any-return]
+        return answer.json()["data"]["project"]
 
     def read(self, url: str) -> pa.Table:
         return pq.read_table(pa.BufferReader(self.session.get(url).content))

@@ -39,8 +39,11 @@ def meanwhile(server: DevServer, nth: int, summary: str, operation: str = "Runs"
 
     Of "Runs" the first is the plan's, the second the batch's, the third reads back.
     """
-    action = lambda: server.edit_run("ann", "trials", "r00", summary=summary)  # noqa: E731
-    server.faults.add(Fault(Matcher(operation=operation, nth=nth), Responder(), action=action))
+
+    def write() -> None:
+        server.edit_run("ann", "trials", "r00", summary=summary)
+
+    server.faults.add(Fault(Matcher(operation=operation, nth=nth), Responder(), action=write))
 
 
 def write(api: Api, warehouse: Warehouse) -> Any:
@@ -115,7 +118,9 @@ def test_a_member_that_was_put_back_and_is_taken_away_again_is_put_back_again(
 def test_a_run_that_is_deleted_before_it_is_read_back_is_told(
     api: Api, warehouse: Warehouse, server: DevServer
 ):
-    delete = lambda: server.delete_run("ann", "trials", "r00")  # noqa: E731
+    def delete() -> None:
+        server.delete_run("ann", "trials", "r00")
+
     server.faults.add(Fault(Matcher(operation="Runs", nth=3), Responder(), action=delete))
     report = write(api, warehouse)
     assert {value.run_id for value in report.gone} == {"r00"}

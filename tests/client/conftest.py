@@ -241,7 +241,7 @@ class Handler(BaseRequestHandler):
         body, self.buffer = rest[:size], rest[size:]
         path = head.split(b" ", 2)[1].decode()
         number, _, rest_of_path = path.removeprefix("/w").partition("/")
-        world = self.server.worlds[int(number)]  # type: ignore[attr-defined]
+        world = self.server.worlds[int(number)]
         with world.lock:
             world.arrive(self)
             world.change()
@@ -339,7 +339,7 @@ class Simulation:
         for _ in ("api", "storage"):
             server = ThreadingTCPServer(("127.0.0.1", 0), Handler)
             server.daemon_threads = True
-            server.worlds = self.worlds  # type: ignore[attr-defined]
+            server.worlds = self.worlds
             threading.Thread(target=server.serve_forever, daemon=True).start()
             self._servers.append(server)
             self.urls.append(f"http://127.0.0.1:{server.server_address[1]}")

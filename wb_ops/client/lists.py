@@ -39,8 +39,10 @@ class LazyList(Sequence[T]):
     @overload
     def __getitem__(self, index: slice) -> list[T]: ...
     def __getitem__(self, index: int | slice) -> T | list[T]:
-        whole = isinstance(index, slice) or index < 0
-        self._load_up_to(None if whole else index + 1)  # type: ignore[operator]  # an int here
+        if isinstance(index, slice) or index < 0:
+            self._load_up_to(None)
+        else:
+            self._load_up_to(index + 1)
         return self._loaded[index]
 
     def _load_up_to(self, count: int | None) -> bool:

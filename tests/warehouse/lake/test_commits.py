@@ -110,7 +110,7 @@ def test_a_commit_that_was_overtaken_is_busy_and_changes_nothing(
     lake.commit(load(make, 1))
     other = connect(lake.url)
 
-    storage = lake._storage  # type: ignore[attr-defined]
+    storage = lake._storage
     create = storage.create
 
     def create_late(path: str, data: bytes) -> None:
@@ -119,7 +119,7 @@ def test_a_commit_that_was_overtaken_is_busy_and_changes_nothing(
             other.commit(load(make, 3))
         create(path, data)
 
-    for one in (storage, other._storage):  # type: ignore[attr-defined]
+    for one in (storage, other._storage):
         monkeypatch.setattr(one, "lock", lambda *_: nullcontext())
     monkeypatch.setattr(storage, "create", create_late)
     with pytest.raises(WarehouseBusy, match="took over") as caught:
@@ -149,7 +149,7 @@ def test_a_lease_that_ran_out_is_taken_over(
     bucket: str, make: Batches, monkeypatch: pytest.MonkeyPatch
 ):
     lake = connect(f"parquet+s3://{bucket}/lake", lock_timeout_s=0.2)
-    storage = lake._storage  # type: ignore[attr-defined]
+    storage = lake._storage
     held = json.dumps({"owner": "x", "expires_at": time.time() + 1000}).encode()
     storage.create(f"{DATASET}/_lock", held)
     with pytest.raises(WarehouseBusy, match="held by another writer"):
@@ -187,7 +187,7 @@ def test_a_store_that_overwrites_what_it_should_create_is_refused(
             file.write(value)
 
     lake = connect("parquet+memory://somewhere/lake")
-    storage = lake._storage  # type: ignore[attr-defined]
+    storage = lake._storage
     memory.makedirs("/somewhere", exist_ok=True)
     monkeypatch.setattr(storage.filesystem, "pipe_file", overwrite)
     with pytest.raises(WarehouseRefused, match="memory:// overwrites"):

@@ -80,9 +80,10 @@ def parse_shard(value: Mapping[str, Any] | str) -> tuple[str, Shard]:
     """
     from wb_ops.export import Shard
 
-    document = _parse_json("shard", value)
+    # Whatever has not these members fails in the next lines, and is told apart there.
+    document: Any = _parse_json("shard", value)
     try:
-        plan_uri, index, count = (document[name] for name in ("plan_uri", "shard", "shards"))  # type: ignore[index]
+        plan_uri, index, count = (document[name] for name in ("plan_uri", "shard", "shards"))
         return str(plan_uri), Shard(int(index), int(count))
     except (KeyError, TypeError, ValueError) as exc:
         raise InvalidRequest(

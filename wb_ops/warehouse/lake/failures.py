@@ -38,6 +38,7 @@ def failures(url: str, lock_timeout_s: float) -> Iterator[None]:
     except WarehouseError:
         raise
     except Exception as exc:
+        # The drivers share no base class; what is not theirs is a bug and leaves as it is.
         error = _mapped(url, exc)
         if error is None:
             raise
