@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 class WandbPlanBackfillOperator(WandbWarehouseOperator):
     """Computes values per run and compares them with the runs' summaries; writes nothing.
 
-    Returns (as XCom) the plan for a WandbApplyBackfillOperator: backfill_id, entity, project,
-    dataset, target, planned (action -> count), values (PlannedValue as dicts) and `table`, the
-    same in Markdown for whoever approves it. A plan over 500 kB is refused.
+    Returns (as XCom) the plan for a WandbApplyBackfillOperator, as `BackfillPlan.to_json` gives it
+    for the values to set, with entity, project, dataset, target, planned (action -> count) and
+    `table`, the same in Markdown for whoever approves it. A plan over 500 kB is refused.
 
     Args:
         sql: a SELECT of `run_id` and a column for each summary key, on the warehouse's dataset;
@@ -34,7 +34,7 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
             (`wb_ops.backfill.best("val_acc")`) is one.
         recipe: instead of `sql`: a recipe as text, such as `best("val_acc", mode="max")`; the
             metric's whole history is read from W&B, so no export is needed before.
-        policy: "overwrite" a value that differs, or write "only_missing" ones.
+        policy: "overwrite", "only_missing" or "overwrite_if_older"; see BackfillRequest.
         include_running: also write to runs that still log.
 
     Raises:
@@ -89,7 +89,7 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
         return plan
 
     def _compute(self) -> Compute | None:
-        # Here, because Dag files import this module, and recipes import pyarrow.
+        # Here: a Dag file is parsed often, and needs no recipe for that.
         from wb_ops.backfill import parse_recipe
 
         if not self.recipe:
@@ -106,7 +106,8 @@ class WandbBackfillSummaryOperator(WandbPlanBackfillOperator):
     are already there are not written again, so a retried task converges.
 
     Returns (as XCom) a small dict: backfill_id, dry_run, planned (action -> count), and the
-    number of values written, unchanged, skipped, conflicts and gone, and of runs changed.
+    number of values written, unchanged, skipped, conflicts, gone, repaired (of others, put back)
+    and rewritten (lost and written again), and of runs changed.
 
     Args:
         sql, python_callable, recipe, policy, include_running: as in WandbPlanBackfillOperator.

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from airflow.sdk import XComArg, conf
+from airflow.sdk import XComArg
 from airflow.sdk.exceptions import AirflowFailException
 
 import wb_ops
@@ -18,7 +18,7 @@ from wb_ops.airflow.links import WandbLoadLink, WandbProjectLink
 from wb_ops.airflow.operators.arguments import parse_shard
 from wb_ops.airflow.operators.base import WandbOperator
 from wb_ops.airflow.operators.export import WandbExportRequestOperator
-from wb_ops.airflow.operators.filter_runs import MAX_MAP_LENGTH
+from wb_ops.airflow.operators.filter_runs import max_map_length
 from wb_ops.airflow.operators.outcomes import AnnouncesExport, check_outlets
 from wb_ops.errors import ExportIncomplete, InvalidRequest
 
@@ -77,7 +77,7 @@ class WandbPlanExportOperator(WandbExportRequestOperator):
 
     def _shards(self, plan: ExportPlan) -> list[dict[str, Any]]:
         wanted = max(1, -(-plan.totals.readers // self.runs_per_shard))
-        longest = conf.getint("core", "max_map_length", fallback=MAX_MAP_LENGTH)
+        longest = max_map_length()
         if wanted > longest:
             self.log.warning(
                 "%d shards of %d runs are more than Airflow maps over: %d larger ones it is",

@@ -15,7 +15,10 @@ from wb_ops.errors import InvalidRequest
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-MAX_MAP_LENGTH = 1024
+
+def max_map_length() -> int:
+    """Over how many elements Airflow maps at most."""
+    return int(conf.getint("core", "max_map_length", fallback=1024))
 
 
 class WandbFilterRunsOperator(WandbProjectOperator):
@@ -63,7 +66,7 @@ class WandbFilterRunsOperator(WandbProjectOperator):
         return self._fitting(runs)
 
     def _fitting(self, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        longest = conf.getint("core", "max_map_length", fallback=MAX_MAP_LENGTH)
+        longest = max_map_length()
         elements = _chunks(runs, self.chunk_size) if self.chunk_size else list(runs)
         if len(elements) > longest:
             raise InvalidRequest(

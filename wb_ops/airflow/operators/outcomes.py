@@ -116,7 +116,9 @@ def _describe_outlets(
 
 def _days(warehouse: Warehouse, result: dict[str, Any]) -> list[str]:
     """The days (UTC) on which the runs were created that this load wrote or marked deleted."""
-    sql = f"select distinct created_at from runs where _load_id = '{result['load_id']}'"
+    from wb_ops.warehouse.sql import literal
+
+    sql = f"select distinct created_at from runs where _load_id = {literal(result['load_id'])}"
     moments = warehouse.query(sql, result["dataset"])["created_at"].to_pylist()
     days = {moment.astimezone(UTC).date() for moment in moments if moment is not None}
     return [day.isoformat() for day in sorted(days)]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from itertools import groupby
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import wb_ops
 from wb_ops.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from wb_ops.backfill import BackfillPlan, PlannedValue
-    from wb_ops.backfill.request import Compute
-    from wb_ops.client.runs import Run
+    from wb_ops.backfill import BackfillPlan
 
 # XCom is the metadata database.
 MAX_SIZE_BYTES = 500_000
@@ -25,19 +22,19 @@ MAX_CELL = 60
 def plan_document(plan: BackfillPlan) -> dict[str, Any]:
     """Return what an apply task and a person who approves need, as JSON values.
 
+    It is the plan as `BackfillPlan.to_json` stores it, of the values to set alone.
+
     Raises:
         InvalidRequest: the plan is too large for XCom (retry: never).
     """
-    request = plan.request
-    document = {
-        "backfill_id": plan.backfill_id,
-        "entity": request.entity,
-        "project": request.project,
-        "dataset": request.dataset_name,
+    document: dict[str, Any] = json.loads(replace(plan, values=plan.to_set).to_json())
+    del document["counts"]
+    document |= {
+        "entity": plan.request.entity,
+        "project": plan.request.project,
+        "dataset": plan.request.dataset_name,
+        "target": plan.request.target,
         "planned": plan.counts,
-        "target": request.target,
-        "include_running": request.include_running,
-        "values": [asdict(value) for value in plan.to_set],
         "table": _table(plan),
     }
     size_bytes = len(json.dumps(document).encode())
@@ -56,39 +53,16 @@ def plan_from_document(document: Mapping[str, Any] | str) -> BackfillPlan:
     is found when it is applied, and left alone.
 
     Raises:
-        InvalidRequest: it is not what `plan_document` returned (retry: never).
+        InvalidRequest: it is not what `plan_document` returned, or its values were changed
+            (retry: never).
     """
-    from wb_ops.backfill import PlannedValue
-
     try:
-        found = json.loads(document) if isinstance(document, str) else document
-        values = tuple(PlannedValue(**value) for value in found["values"])
-        request = wb_ops.BackfillRequest(
-            entity=found["entity"],
-            project=found["project"],
-            dataset=found["dataset"],
-            target=found["target"],
-            include_running=found["include_running"],
-            compute=_computed(values),
-        )
-        return wb_ops.BackfillPlan(request, found["backfill_id"], values)
-    except (ValueError, KeyError, TypeError) as exc:
+        text = document if isinstance(document, str) else json.dumps(document)
+        return wb_ops.BackfillPlan.from_json(text)
+    except (InvalidRequest, TypeError) as exc:
         raise InvalidRequest(
-            "plan= is not the result of a WandbPlanBackfillOperator: give its `.output`."
+            f"plan= is not the result of a WandbPlanBackfillOperator: give its `.output`. {exc}"
         ) from exc
-
-
-def _computed(values: Sequence[PlannedValue]) -> Compute:
-    """The computation that gave these values: it looks them up."""
-    known = {
-        run_id: {value.key: json.loads(value.new or "null") for value in of_one_run}
-        for run_id, of_one_run in groupby(values, key=lambda value: value.run_id)
-    }
-
-    def compute(run: Run) -> Mapping[str, Any]:
-        return known.get(run.id, {})
-
-    return compute
 
 
 def _table(plan: BackfillPlan) -> str:
