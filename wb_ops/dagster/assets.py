@@ -98,7 +98,9 @@ def build_wandb_assets(
         InvalidRequest: an argument is wrong, when the definitions load (retry: never).
     """
     if not options.get("name"):
-        dataset = _project_export(entity, project, options).request.dataset_name
+        from wb_ops.warehouse import dataset_name
+
+        dataset = options.get("dataset") or dataset_name(entity, project)
         options["name"] = op_name(f"{dataset}_export")
     decorate = wandb_assets(entity=entity, project=project, **options)
     if wandb is not None and warehouse is not None:

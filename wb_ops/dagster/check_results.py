@@ -11,7 +11,7 @@ import dagster as dg
 
 from wb_ops.dagster.checks import WandbChecks
 from wb_ops.dagster.metadata import Metadata, markdown_table, run_link
-from wb_ops.dagster.partitions import Slice, sql_text
+from wb_ops.dagster.partitions import Slice
 
 if TYPE_CHECKING:
     from wb_ops.warehouse import Warehouse
@@ -116,7 +116,9 @@ def _receipts(wrong: Sequence[Mapping[str, Any]], project_url: str) -> str:
 
 
 def _unique_steps(loaded: Loaded) -> Answer:
-    (row,) = loaded.query(_REPEATED.format(load_id=sql_text(loaded.load_id)))
+    from wb_ops.warehouse.sql import literal
+
+    (row,) = loaded.query(_REPEATED.format(load_id=literal(loaded.load_id)))
     repeated = int(row["repeated"])
     text = f"{repeated} steps are there twice, such as of run {row['run_id']}."
     return Answer(not repeated, text if repeated else "", {"wandb/repeated_steps": repeated})

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -29,13 +30,21 @@ def table_metadata(
     }
 
 
-def column_schema(warehouse: Warehouse, dataset: str, table: str) -> dg.TableSchema:
-    """Return the fixed columns with their meaning, and the metrics with their names as logged.
+def read_added_columns(warehouse: Warehouse, dataset: str) -> list[dict[str, Any]]:
+    """Return the rows of `_wb_columns`: the columns that were added for logged keys.
 
     Raises:
-        WarehouseError: it cannot be read.
+        WarehouseError: they cannot be read.
     """
-    metrics = _metrics(warehouse, dataset, table)
+    added: list[dict[str, Any]] = warehouse.read_tables(dataset, ["_wb_columns"])[
+        "_wb_columns"
+    ].to_pylist()
+    return added
+
+
+def column_schema(added: Sequence[Mapping[str, Any]], table: str) -> dg.TableSchema:
+    """Return the fixed columns with their meaning, and the metrics with their names as logged."""
+    metrics = _metrics(added, table)
     return dg.TableSchema(columns=[*_fixed_columns(table), *metrics])
 
 
@@ -62,11 +71,10 @@ def _meaning(metadata: dict[bytes, bytes]) -> str:
     return metadata.get(b"meaning", b"").decode() + (f" [{unit}]" if unit else "")
 
 
-def _metrics(warehouse: Warehouse, dataset: str, table: str) -> list[dg.TableColumn]:
+def _metrics(added: Sequence[Mapping[str, Any]], table: str) -> list[dg.TableColumn]:
     """The columns that the logged keys were given; the description is the key as logged."""
-    columns = warehouse.read_tables(dataset, ["_wb_columns"])["_wb_columns"].to_pylist()
     return [
         dg.TableColumn(name=row["column_name"], type=row["type"], description=row["original_key"])
-        for row in sorted(columns, key=lambda row: str(row["column_name"]))
+        for row in sorted(added, key=lambda row: str(row["column_name"]))
         if row["table_name"] == table
     ]

@@ -93,7 +93,9 @@ class Slice:
         if self.windows:
             start, end = self.windows[0].start, self.windows[-1].end
             return f"created_at >= {_sql_time(start)} and created_at < {_sql_time(end)}"
-        return f"run_id in ({', '.join(map(sql_text, self.keys))})"
+        from wb_ops.warehouse.sql import literal
+
+        return f"run_id in ({', '.join(map(literal, self.keys))})"
 
     def split(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
         """Return the rows of `runs` (run_id, created_at) of each partition."""
@@ -110,11 +112,6 @@ class Slice:
         starts = [window.start for window in self.windows]
         at = bisect_right(starts, run["created_at"]) - 1
         return self.keys[at] if at >= 0 and run["created_at"] < self.windows[at].end else None
-
-
-def sql_text(value: str) -> str:
-    """Return `value` as an SQL string."""
-    return "'" + value.replace("'", "''") + "'"
 
 
 def _sql_time(moment: datetime) -> str:

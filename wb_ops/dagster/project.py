@@ -10,7 +10,7 @@ import dagster as dg
 
 from wb_ops.dagster.check_results import Loaded, evaluate
 from wb_ops.dagster.checks import WandbChecks
-from wb_ops.dagster.columns import column_schema, table_metadata
+from wb_ops.dagster.columns import column_schema, read_added_columns, table_metadata
 from wb_ops.dagster.holdings import add_partition_metadata
 from wb_ops.dagster.metadata import Metadata, Meter, export_metadata, project_url
 from wb_ops.dagster.partitions import Slice
@@ -131,8 +131,9 @@ class ProjectExport:
         }
         if part is not None:
             add_partition_metadata(context, part, store, dataset, chosen)
+        added = read_added_columns(store, dataset)
         for table, spec in specs.items():
-            columns = column_schema(store, dataset, table)
+            columns = column_schema(added, table)
             loaded = Loaded(
                 context, store, dataset, table, spec.key, part, report.load_id, page, columns
             )
