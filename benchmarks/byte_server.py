@@ -10,7 +10,6 @@ import asyncio
 import json
 import multiprocessing
 import re
-import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -121,15 +120,3 @@ def byte_server(make: Callable[..., Answers], *arguments: Any) -> Iterator[ByteS
     finally:
         process.terminate()
         process.join(30)
-
-
-def in_threads(work: Callable[[Any], object], items: list[Any], threads: int) -> None:
-    """Do `work` on all items in so many threads, each with what it keeps in `threading.local`."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    with ThreadPoolExecutor(threads) as pool:
-        for _ in pool.map(work, items):
-            pass
-
-
-__all__ = ["API_KEY", "Answers", "ByteServer", "byte_server", "in_threads", "threading"]

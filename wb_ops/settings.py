@@ -93,9 +93,12 @@ def resolve_settings(
         base_url or environ.get("WANDB_BASE_URL") or stored.get("base_url") or DEFAULT_BASE_URL
     )
     identity = None if api_key else _identity_files(environ)
-    key = api_key or environ.get("WANDB_API_KEY") or _stored_key(url, stored, environ)
+    key = ""
+    if not identity:
+        found = api_key or environ.get("WANDB_API_KEY") or _stored_key(url, stored, environ)
+        key = check_key(found, url)
     return Settings(
-        api_key="" if identity else check_key(key, url),
+        api_key=key,
         identity_token_file=identity[0] if identity else None,
         credentials_file=identity[1] if identity else None,
         base_url=url,

@@ -85,5 +85,11 @@ def test_unstorable_names_are_escaped():
     assert found == {"config.a\N{SYMBOL FOR ESCAPE}0000": 1.0}
 
 
+def test_a_special_float_under_an_escaped_name_is_found():
+    table = flat(({}, {"a\0b": math.nan, "deep": {"c\0": math.inf}}))
+    values = [value for name, value in table.to_pylist()[0].items() if name.startswith("n:")]
+    assert [str(value) for value in sorted(values, key=math.isnan)] == ["inf", "nan"]
+
+
 def test_no_runs_are_no_rows():
     assert flat().to_pylist() == []

@@ -22,7 +22,7 @@ from wb_ops.settings import Settings
 
 log = logging.getLogger("wb_ops")
 
-# Longer than all attempts of one request (`max_total_s`) take.
+# As long as new attempts of one request may begin (`max_total_s`).
 RENEW_BEFORE = timedelta(minutes=5)
 _EXPIRES_AT = "%Y-%m-%d %H:%M:%S"
 

@@ -30,7 +30,7 @@ class Listing:
         operation: as `RunSource.operation`.
         fetch_project: as `RunSource.fetch_project_fields`.
         asked: the variables `filters` and `order`.
-        on_count: told the server's count of matching runs with every page.
+        counts: the server's count of matching runs, of each page.
         on_broken: told each run that is skipped.
     """
 
@@ -38,8 +38,8 @@ class Listing:
     operation: Callable[..., Operation]
     fetch_project: Callable[[Operation, GivesUp | None], dict[str, Any]]
     asked: Mapping[str, str]
-    on_count: Callable[[int], None] | None = None
     on_broken: OnBroken | None = None
+    counts: list[int] = field(default_factory=list)
     has_read: bool = False
     broken: dict[str, CommError] = field(default_factory=dict)
     _broken_in_a_row: int = 0
@@ -48,8 +48,7 @@ class Listing:
         """Fetch a page of `size` runs."""
         operation = self.operation("Runs", RUNS, **self.asked, cursor=cursor, perPage=size)
         project = self.fetch_project(operation, prefers_smaller if size > 1 else None)
-        if self.on_count is not None:
-            self.on_count(int(project.get("runCount") or 0))
+        self.counts.append(int(project.get("runCount") or 0))
         connection: Connection = project.get("runs") or {}
         if connection.get("edges"):
             self.has_read, self._broken_in_a_row = True, 0

@@ -70,7 +70,10 @@ class Piece:
     def column_names(self, names: Sequence[str] | None) -> list[str]:
         """The columns of the row group that are in `names` (None: all)."""
         held: list[str] = self._file.schema_arrow.names
-        return held if names is None else [name for name in held if name in set(names)]
+        if names is None:
+            return held
+        wanted = set(names)
+        return [name for name in held if name in wanted]
 
     @property
     def _file(self) -> pq.ParquetFile:

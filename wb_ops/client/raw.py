@@ -12,9 +12,9 @@ import pyarrow.compute as pc
 
 from wb_ops.client.live_rows import LiveRows
 from wb_ops.client.parts import Piece, clusters
-from wb_ops.client.selection import OWN_COLUMNS, Selection
+from wb_ops.client.selection import Selection
 from wb_ops.errors import MalformedResponse
-from wb_ops.tables.history import MergedHistory, live_table, merge_parts, select_keys
+from wb_ops.tables.history import OWN_COLUMNS, MergedHistory, live_table, merge_parts, select_keys
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,10 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from wb_ops.tables.history import OWN_COLUMNS
+
 Require = Literal["any", "all"]
 # Columns that belong to a row whatever keys are asked for.
-OWN_COLUMNS = ("_step", "_timestamp", "_runtime")
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Any
 from wb_ops.client.filters import check, require_valid
 from wb_ops.client.listing import Listing, OnBroken
 from wb_ops.client.operations import RUN, Operation
-from wb_ops.client.paging import MAX_PAGE_SIZE, Page, iter_pages
+from wb_ops.client.paging import MAX_PAGE_SIZE, iter_pages
 from wb_ops.client.responses import missing
 from wb_ops.client.transport import GivesUp, Transport
 from wb_ops.errors import CommError, InvalidRequest
@@ -141,9 +141,10 @@ class RunSource:
         _check(filters or {})
         seen: set[str] = set()
         for _ in range(LISTING_PASSES):
-            counts: list[int] = []
-            listing = self._listing(filters, order, counts.append, on_broken)
-            for page in _pages(listing, page_size, largest_page):
+            listing = self._listing(filters, order, on_broken)
+            counts = listing.counts
+            pages = iter_pages(listing.fetch, page_size, largest=largest_page, skip=listing.skip)
+            for page in pages:
                 if on_count is not None and counts:
                     on_count(counts[-1])
                 yield from _unseen(page.nodes, seen)
@@ -159,16 +160,11 @@ class RunSource:
         self,
         filters: Mapping[str, Any] | None,
         order: str,
-        on_count: Callable[[int], None] | None,
         on_broken: OnBroken | None,
     ) -> Listing:
         asked = {"filters": _filter_text(filters), "order": order}
         fetch = self.fetch_project_fields
-        return Listing(self.path, self.operation, fetch, asked, on_count, on_broken)
-
-
-def _pages(listing: Listing, page_size: int, largest: int | None = None) -> Iterator[Page]:
-    return iter_pages(listing.fetch, page_size, largest=largest, skip=listing.skip)
+        return Listing(self.path, self.operation, fetch, asked, on_broken)
 
 
 def _unseen(nodes: Iterable[Node], seen: set[str]) -> Iterator[Node]:

@@ -18,7 +18,7 @@ from wb_ops.errors import (
     RateLimited,
 )
 from wb_ops.tables.runs import last_step
-from wb_ops.tables.values import parse_json
+from wb_ops.tables.values import parse_json, row_step
 
 log = logging.getLogger("wb_ops")
 
@@ -104,5 +104,4 @@ def _step(row: object) -> int | None:
         parsed = parse_json(row) if isinstance(row, str) else row
     except ValueError as exc:
         raise MalformedResponse("A live row of a history is no JSON.", exc) from exc
-    step = parsed.get("_step") if isinstance(parsed, dict) else None
-    return int(step) if isinstance(step, int | float) else None
+    return row_step(parsed)

@@ -143,8 +143,9 @@ class Transport:
         it is known.
 
         Returns:
-            Whether the URL was good; False means that a signed URL was refused (stores answer
-            400, 401, 403 or 404 to one that has expired): ask for a new one.
+            Whether the URL was good; False means that a signed URL was refused (any 4xx but 408,
+            416 and 429; stores differ in what they answer to one that has expired): ask for a
+            new one.
 
         Raises:
             CommError: by the table in `errors`.

@@ -14,7 +14,7 @@ from wb_ops.client.paging import is_too_much, prefers_smaller
 from wb_ops.client.source import RunSource
 from wb_ops.errors import CommError, MalformedResponse
 from wb_ops.tables.plain_rows import read_steps
-from wb_ops.tables.values import parse_lines
+from wb_ops.tables.values import parse_lines, row_step
 
 # A window is asked for with more samples than it should hold; an answer that is full may have
 # been down-sampled and is read again in halves.
@@ -137,7 +137,7 @@ def _inside(window: Window, rows: list[str]) -> WindowRows:
 
 
 def _step(row: object) -> int:
-    step = row.get("_step") if isinstance(row, dict) else None
-    if not isinstance(step, int | float):
+    step = row_step(row)
+    if step is None:
         raise MalformedResponse("A history row has no _step.")
-    return int(step)
+    return step

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -62,16 +63,12 @@ def flat_table(
 
 def run_leaves(config: str, summary: str, floats: str | None) -> Leaves:
     """The leaves of one run: name -> float or storable text. Arguments are columns of `runs`."""
-    pointers = _pointers(floats)
+    # As they are stored: they name the keys in their escaped form.
+    pointers: list[str] = json.loads(floats) if floats else []
     found: Leaves = {}
     for name, text in (("config", config), ("summary", summary)):
         _collect(decode_document(text, pointers, f"/{name}"), name, found)
     return found
-
-
-def _pointers(floats: str | None) -> list[str]:
-    listed = decode_document(floats, ()) if floats else []
-    return [str(pointer) for pointer in listed] if isinstance(listed, list) else []
 
 
 def _collect(document: object, prefix: str, found: Leaves) -> None:

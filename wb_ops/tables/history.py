@@ -26,7 +26,7 @@ __all__ = [
 ]
 
 # keys that have columns of their own in every history table
-_OWN_COLUMNS = ("_step", "_timestamp", "_runtime")
+OWN_COLUMNS = ("_step", "_timestamp", "_runtime")
 
 # warehouses and Python hold the years 1 to 9999; a logged _timestamp can be anything
 _MIN_EPOCH_S = -62_135_596_800
@@ -93,7 +93,7 @@ def history_batch(
         A table in `history_schema(names.values())`, metric columns sorted.
     """
     logged = {name: _column(table, name) for name in table.column_names if name != "_step"}
-    extra, floats = _extra(logged, {*names, *_OWN_COLUMNS}, table.num_rows)
+    extra, floats = _extra(logged, {*names, *OWN_COLUMNS}, table.num_rows)
     timestamps = _numbers(logged.get("_timestamp"), table.num_rows)
     columns = {
         "run_id": pa.repeat(escape_text(run_id)[0], table.num_rows),
@@ -125,7 +125,7 @@ def _column(table: pa.Table, name: str) -> Column:
 
 
 def _logged(table: pa.Table) -> dict[str, Column]:
-    names = [name for name in table.column_names if name not in _OWN_COLUMNS]
+    names = [name for name in table.column_names if name not in OWN_COLUMNS]
     return {name: _column(table, name) for name in names}
 
 

@@ -15,6 +15,7 @@ from wb_ops.tables.schemas import RUNS
 from wb_ops.tables.values import (
     encode_document,
     escape_text,
+    number_or_none,
     parse_document,
     parse_json,
     pointers_text,
@@ -276,18 +277,12 @@ def _integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
-def _number(value: object) -> float | None:
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    return None
-
-
 def _runtime_s(summary: Mapping[str, object]) -> float | None:
-    runtime_s = _number(summary.get("_runtime"))
+    runtime_s = number_or_none(summary.get("_runtime"))
     if runtime_s is not None:
         return runtime_s
     internal = summary.get("_wandb")
-    return _number(internal.get("runtime")) if isinstance(internal, dict) else None
+    return number_or_none(internal.get("runtime")) if isinstance(internal, dict) else None
 
 
 def last_step(history_keys: object) -> int | None:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from wb_ops.tables.values import parse_json
+from wb_ops.tables.values import parse_json, pointer_token
 
 REDACTED = "[redacted]"
 
@@ -84,7 +84,7 @@ def _suspects(value: object, path: str, name: str) -> Iterator[str]:
             yield path
     elif isinstance(value, Mapping):
         for key, member in value.items():
-            here = f"{path}/{_safe(key).replace('~', '~0').replace('/', '~1')}"
+            here = f"{path}/{pointer_token(_safe(key))}"
             if _safe(key) != key:
                 yield here
             yield from _suspects(member, here, _own_name(key, name))

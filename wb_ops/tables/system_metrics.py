@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pyarrow as pa
 
 from wb_ops.tables.schemas import SYSTEM_METRICS
-from wb_ops.tables.values import escape_text
+from wb_ops.tables.values import escape_text, number_or_none
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Warehouses and Python hold the years 1 to 9999.
@@ -35,7 +35,7 @@ def system_metrics_table(
         if time is None:
             continue
         for key, value in row.items():
-            if not key.startswith("_") and (number := _number(value)) is not None:
+            if not key.startswith("_") and (number := number_or_none(value)) is not None:
                 found[time, escape_text(key)[0]] = number
     columns = {
         "run_id": [escape_text(run_id)[0]] * len(found),
@@ -50,16 +50,7 @@ def system_metrics_table(
 
 
 def _time(value: object) -> datetime | None:
-    seconds = _number(value)
+    seconds = number_or_none(value)
     if seconds is None or not 0 <= seconds <= _MAX_EPOCH_S:
         return None
     return _EPOCH + timedelta(microseconds=round(seconds * 1e6))
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    try:
-        return float(value)
-    except OverflowError:
-        return None

@@ -197,7 +197,8 @@ class _Encoder:
             return float_name(value)
         if isinstance(value, dict):
             return {
-                key: self.storable(v, f"{pointer}/{_token(key)}") for key, v in self._items(value)
+                key: self.storable(v, f"{pointer}/{pointer_token(key)}")
+                for key, v in self._items(value)
             }
         if isinstance(value, (list, tuple)):
             return [self.storable(v, f"{pointer}/{i}") for i, v in enumerate(value)]
@@ -219,7 +220,26 @@ def float_name(value: float) -> str:
     return "Infinity" if value > 0 else "-Infinity"
 
 
-def _token(key: str) -> str:
+def number_or_none(value: object) -> float | None:
+    """Return a number as a double; None for anything else and for integers beyond all doubles."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return float(value)
+    except OverflowError:
+        return None
+
+
+def row_step(row: object) -> int | None:
+    """Return the `_step` of a parsed history row, None where it is no number that can be one."""
+    step = row.get("_step") if isinstance(row, dict) else None
+    if isinstance(step, bool) or not isinstance(step, (int, float)) or not math.isfinite(step):
+        return None
+    return int(step)
+
+
+def pointer_token(key: str) -> str:
+    """Return a member's name as a JSON pointer has it (RFC 6901)."""
     return key.replace("~", "~0").replace("/", "~1")
 
 
