@@ -40,6 +40,7 @@ soak: $(READY) ## the long proofs: kills, crowds, convergence, faults (WB_OPS_KI
 
 bench: $(READY) ## measure the client, exports and backfills against their limits and the SDK
 	for what in listing history windows memory import; do $(BIN)/python benchmarks/client_$$what.py; done
+	$(BIN)/python benchmarks/airflow_parse.py
 	$(BIN)/python benchmarks/backfill.py
 	$(BIN)/python benchmarks/dagster_load.py
 	for what in speed idle hourly names; do $(BIN)/python benchmarks/export.py $$what; done

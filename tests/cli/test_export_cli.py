@@ -161,6 +161,14 @@ class TestStatus:
         assert status["last_load"]["status"] == "complete"
         assert status["lag_s"] >= 0
 
+    def test_a_lake_tells_the_same(self, wb_ops: Command, tmp_path: Path):
+        lake = ("--to", f"parquet:///{tmp_path / 'lake'}")
+        wb_ops("export", "ann/trials", *lake)
+        code, out, err = wb_ops("export", "status", "ann/trials", *lake, "--json")
+        assert code == 0, err
+        status: dict[str, Any] = json.loads(out)
+        assert (status["projects"], status["runs"]) == (["ann/trials"], 3)
+
     def test_an_empty_warehouse_is_no_error(self, wb_ops: Command, tmp_path: Path):
         connect(f"duckdb:///{tmp_path / 'w.duckdb'}")
         code, out, err = wb_ops("export", "status", "ann/trials", *TO)

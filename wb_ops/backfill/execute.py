@@ -10,6 +10,7 @@ from itertools import groupby, islice
 from wb_ops.backfill.batch import Batch
 from wb_ops.backfill.journal import Journal, Outcome
 from wb_ops.backfill.ledger import Ledger
+from wb_ops.backfill.lookup import RUNS_PER_REQUEST
 from wb_ops.backfill.plan import BackfillPlan
 from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.policy import NO_RUN
@@ -20,7 +21,6 @@ from wb_ops.client.api import Api
 from wb_ops.errors import InvalidRequest, OutcomeUnknown, PermissionDenied, WbOpsError
 from wb_ops.warehouse import Warehouse
 
-RUNS_PER_REQUEST = 25
 # More at a time would only wait for the journal and the server's limit.
 BATCHES_AT_A_TIME = 4
 

@@ -20,7 +20,7 @@ from wb_ops.export import ExportRequest, execute_export, plan_export
 from wb_ops.warehouse import connect
 
 _PROJECT = "project"
-_NOT_OF_CSV = ("dataset", "mode", "tables", "on_incomplete", "dry_run", "as_json")
+_NOT_OF_CSV = ("dataset", "mode", "tables", "on_incomplete", "dry_run", "as_json", "workers")
 
 
 class _ProjectOrCommand(click.Group):
@@ -49,7 +49,6 @@ def export() -> None:
 @click.option("--to", "url", help="Warehouse, such as duckdb:///wandb.duckdb.")
 @click.option(
     "--csv",
-    "csv",
     type=click.Path(path_type=Path),
     help="Instead: runs (name, config, summary) into a .csv file, or with histories into a folder.",
 )

@@ -28,7 +28,8 @@ def show_status(
         if path.count("/") != 1:
             raise InvalidRequest(f"{path!r} is no project: give entity/project.")
         dataset = dataset_name(*path.split("/"))
-    names = [dataset] if dataset else _datasets(warehouse)
+    # As an export writes it.
+    names = [dataset.lower()] if dataset else _datasets(warehouse)
     statuses = [dataset_status(warehouse, name, datetime.now(UTC)) for name in names]
     if as_json:
         for one in statuses:
@@ -45,9 +46,8 @@ def dataset_status(warehouse: Warehouse, dataset: str, now: datetime) -> Status:
 
     `lag_s` is the time since the last listing: what W&B got since is not there.
     """
-    state, loads, receipts = (
-        table.to_pylist() for table in warehouse.read_tables(dataset, _RECORDS).values()
-    )
+    tables = warehouse.read_tables(dataset, _RECORDS)
+    state, loads, receipts = (tables[name].to_pylist() for name in _RECORDS)
     histories = [one for one in receipts if one["table_name"] == "history"]
     checked = max((row["updated_at"] for row in state if row["updated_at"]), default=None)
     last = max(loads, key=lambda load: load["started_at"], default=None)

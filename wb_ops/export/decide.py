@@ -118,7 +118,8 @@ def _history(request: ExportRequest, node: Node, held: Receipts, mode: Mode) -> 
     then = Fingerprint.loads(text)
     keys = wider_keys(then.keys, request.keys)
     now = fingerprint(node, request.keys, redacted=request.redact_secrets)
-    if _is_known_gap(request, held.whole(node["name"]), mode) and then.covers(now):
+    is_as_before = status == "unexplained" and then.covers(now)
+    if is_as_before and _is_known_gap(request, held.whole(node["name"]), mode):
         return None, False, keys, False
     reason = _history_reason(str(status), then, now, mode)
     if reason is None:

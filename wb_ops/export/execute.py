@@ -182,7 +182,7 @@ def _is_void(plan: ExportPlan, report: ExportReport) -> bool:
     Runs that failed before are no news: one that is broken for good must not fail every quiet hour.
     """
     read = [one for one in report.receipts if one.table_name == "history"]
-    if any(one.status != "failed" for one in read):
+    if not read or any(one.status != "failed" for one in read):
         return False
     before = {run.run_id for run in plan.iter_runs() if run.held and run.held["status"] == "failed"}
     return any(one.run_id not in before for one in read)

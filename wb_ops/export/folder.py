@@ -7,7 +7,6 @@ one request where the storage is an object store.
 from __future__ import annotations
 
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
@@ -17,6 +16,7 @@ from urllib.request import url2pathname
 from uuid import uuid4
 
 from wb_ops.errors import InvalidRequest, WarehouseRefused, WarehouseUnavailable
+from wb_ops.warehouse.urls import without_secrets
 
 T = TypeVar("T")
 
@@ -74,11 +74,6 @@ def open_folder(url: str) -> Folder:
             f"gcsfs, adlfs): {exc}."
         ) from exc
     return _RemoteFolder(filesystem, path, url.rstrip("/"))
-
-
-def without_secrets(url: str) -> str:
-    """The URL without user and password."""
-    return re.sub(r"//[^/@]*@", "//", url)
 
 
 class _LocalFolder:
@@ -173,7 +168,10 @@ class _RemoteFolder:
         self._do(lambda: self._filesystem.put_file(str(path), f"{self._path}/{name}"))
 
     def get(self, name: str, path: Path) -> None:
-        self._do(lambda: self._filesystem.get_file(f"{self._path}/{name}", str(path)))
+        try:
+            self._do(lambda: self._filesystem.get_file(f"{self._path}/{name}", str(path)))
+        except FileNotFoundError as exc:
+            raise self._error(WarehouseRefused, exc) from exc
 
     def delete(self, names: Iterable[str]) -> None:
         paths = [f"{self._path}/{name}" for name in names]

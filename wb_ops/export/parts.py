@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wb_ops.client.source import Node
@@ -79,12 +80,14 @@ def read_planned(folder: Folder, wanted: set[str] | None = None) -> Iterator[Pla
     """Yield the planned runs, each id once; memory holds a page."""
     seen: set[str] = set()
     for file in _files(folder):
-        for row in file.read().to_pylist():
-            run_id = row["run_id"]
-            if row["reason"] is None or run_id in seen:
-                continue
-            seen.add(run_id)
-            if wanted is None or run_id in wanted:
+        table = file.read()
+        table = table.filter(table["reason"].is_valid())
+        if wanted is not None:
+            chosen = pa.array(sorted(wanted), pa.string())
+            table = table.filter(pc.is_in(table["run_id"], value_set=chosen))
+        for row in table.to_pylist():
+            if row["run_id"] not in seen:
+                seen.add(row["run_id"])
                 yield _planned(row)
 
 

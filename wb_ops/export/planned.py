@@ -9,12 +9,14 @@ from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from wb_ops.client.source import IDS_PER_REQUEST
 from wb_ops.errors import InvalidRequest, NotFound
 from wb_ops.export.decide import PlannedRun
-from wb_ops.export.folder import Folder, open_folder, without_secrets
+from wb_ops.export.folder import Folder, open_folder
 from wb_ops.export.parts import Listed, chunked, read_planned, write_part
 from wb_ops.export.request import ExportRequest, Mode
 from wb_ops.export.state import Marks
+from wb_ops.warehouse.urls import without_secrets
 
 if TYPE_CHECKING:
     from wb_ops.export.shards import Shard
@@ -22,9 +24,8 @@ if TYPE_CHECKING:
 PLAN = "plan.json"
 VERSION = 1
 RUNS_PER_PART = 1000
-# About one request for a file or window of a history, and one for the counters of 20.
+# About one request for a file or window of a history, and one for the sources of 20.
 REQUESTS_PER_HISTORY = 1.05
-RUNS_PER_COUNTER_REQUEST = 200
 
 
 @dataclass(slots=True)
@@ -109,7 +110,7 @@ class ExportPlan:
         """About how many requests the execution takes."""
         histories = self.totals.histories
         per_run = REQUESTS_PER_HISTORY * histories + self.totals.systems
-        return round(per_run) + -(-max(histories, self.totals.systems) // RUNS_PER_COUNTER_REQUEST)
+        return round(per_run) + -(-max(histories, self.totals.systems) // IDS_PER_REQUEST)
 
     @property
     def minutes(self) -> float:

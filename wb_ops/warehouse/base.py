@@ -98,6 +98,9 @@ class Committed:
     system_rows: int = 0
 
 
+# When a warehouse that another writer held is worth another try.
+BUSY_RETRY_S = 15.0
+
 # Gives whole tables of a dataset, as `Warehouse.read_tables`.
 Read = Callable[[Sequence[str]], dict[str, "pa.Table"]]
 

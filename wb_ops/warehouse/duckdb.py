@@ -16,13 +16,12 @@ import pyarrow as pa
 
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, WarehouseUnavailable
 from wb_ops.tables.schemas import TABLES
-from wb_ops.warehouse.base import Batch, Committed, Owner, Read, Warehouse
+from wb_ops.warehouse.base import BUSY_RETRY_S, Batch, Committed, Owner, Read, Warehouse
 from wb_ops.warehouse.duckdb_session import DuckDBSession, select
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
 from wb_ops.warehouse.sql import Limits, literal, quoted
 from wb_ops.warehouse.writing import write_batch, write_journal
 
-BUSY_RETRY_S = 15.0
 MAX_HISTORY_COLUMNS = 1000
 MAX_FLAT_COLUMNS = 500
 # DuckDB takes 80 % of the machine by itself; past this it spills into FILE.tmp beside the file.

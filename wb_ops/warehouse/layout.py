@@ -200,12 +200,16 @@ def check_state(state: pa.Table, dataset: str, owner: Owner) -> None:
 
 def record_owner(layout: Layout, owner: Owner) -> None:
     """Say whose dataset this is where no export has said so yet."""
-    if read_table(layout, "_wb_state").num_rows:
-        return
+    if not read_table(layout, "_wb_state").num_rows:
+        insert_rows(layout, "_wb_state", owner_row(owner))
+
+
+def owner_row(owner: Owner) -> pa.Table:
+    """The row of `_wb_state` that says whose dataset this is, before any export."""
     row = {
         "scope": "",
         "entity": owner.entity,
         "project": owner.project,
         "schema_version": SCHEMA_VERSION,
     }
-    insert_rows(layout, "_wb_state", pa.Table.from_pylist([row], schema=STATE))
+    return pa.Table.from_pylist([row], schema=STATE)

@@ -12,13 +12,12 @@ import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, WarehouseUnavailable
-from wb_ops.warehouse.base import Batch, Committed, Owner, Read, Warehouse
+from wb_ops.warehouse.base import BUSY_RETRY_S, Batch, Committed, Owner, Read, Warehouse
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
 from wb_ops.warehouse.postgres_session import PostgresSession, select
 from wb_ops.warehouse.sql import Limits, literal, quoted
 from wb_ops.warehouse.writing import write_batch, write_journal
 
-BUSY_RETRY_S = 15.0
 CONNECT_TIMEOUT_S = 10
 # A row must fit into a page of 8 kB: a number takes 8 bytes, a text at least the 18 of a pointer.
 MAX_COLUMNS = 500

@@ -8,21 +8,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, WarehouseUnavailable
+from wb_ops.warehouse.base import BUSY_RETRY_S
 from wb_ops.warehouse.lake.locks import LockHeld, Overtaken
-
-BUSY_RETRY_S = 15.0
+from wb_ops.warehouse.urls import without_secrets
 
 _REFUSED = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
-_REFUSED_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ENAMETOOLONG}
+_REFUSED_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG}
 _REFUSED_WORDS = re.compile(
     r"access ?denied|forbidden|\b40[134]\b|permission|no space|read-only|credential|signature"
     r"|no ?such ?bucket|invalidaccesskey|not found|schema|invariant",
     re.IGNORECASE,
 )
 _CONFLICT_WORDS = re.compile(r"conflict|already exists|max.*commit", re.IGNORECASE)
-# Libraries quote the URLs that they ask for: user and query may be credentials.
-_USERINFO = re.compile(r"(?<=://)[^/@\s]+@")
-_QUERY = re.compile(r"(://[^\s?'\"]+)\?[^\s'\"]+")
 
 
 @contextmanager
@@ -77,8 +74,3 @@ def _mapped(url: str, exc: Exception) -> WarehouseError | None:
     if module in ("duckdb", "_duckdb") or _REFUSED_WORDS.search(f"{name} {text}"):
         return WarehouseRefused(text, exc, path=url)
     return WarehouseUnavailable(text, exc, path=url)
-
-
-def without_secrets(text: str) -> str:
-    """Take user names, passwords and queries out of the URLs in a text."""
-    return _QUERY.sub(r"\1", _USERINFO.sub("", text))

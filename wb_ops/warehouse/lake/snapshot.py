@@ -58,13 +58,15 @@ class Snapshot:
 
 
 class NextSnapshot:
-    """The state that a writer makes, which holds the lock; `publish` shows it to readers."""
+    """The state that a writer makes of `before`, under the lock; `publish` shows it to readers."""
 
-    def __init__(self, storage: Storage, dataset: str, format_: Format, load_id: str) -> None:
+    def __init__(
+        self, storage: Storage, dataset: str, format_: Format, load_id: str, before: Manifest
+    ) -> None:
         self._storage = storage
         self._dataset = dataset
         self._folder = folder_of(dataset)
-        self._before = read_manifest(storage, self._folder, format_.kind)
+        self._before = before
         self._version = self._before.version + 1
         self._load_id = load_id
         self._held = dict(self._before.tables)

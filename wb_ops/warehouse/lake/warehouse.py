@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import pyarrow as pa
 
 from wb_ops.errors import WarehouseRefused
-from wb_ops.tables.schemas import RUNS, SCHEMA_VERSION, STATE
+from wb_ops.tables.schemas import RUNS
 from wb_ops.warehouse.base import Batch, Committed, Owner, Read
 from wb_ops.warehouse.lake.changes import Change, plan_changes
 from wb_ops.warehouse.lake.failures import failures
@@ -18,7 +18,7 @@ from wb_ops.warehouse.lake.query import run_query
 from wb_ops.warehouse.lake.rows import of_runs
 from wb_ops.warehouse.lake.snapshot import Format, NextSnapshot, Snapshot
 from wb_ops.warehouse.lake.storage import Storage
-from wb_ops.warehouse.layout import check_name, check_state
+from wb_ops.warehouse.layout import check_name, check_state, owner_row
 from wb_ops.warehouse.sql import Limits
 from wb_ops.warehouse.views import ALL_RUNS
 
@@ -54,21 +54,22 @@ class LakeWarehouse:
 
     def check(self, dataset: str, owner: Owner) -> None:
         """Refuse a place that cannot be written, another project's dataset, a newer schema."""
-        with failures(self._url, self._lock_timeout_s):
-            check_name(dataset)
-            self._storage.check_writable()
-            check_state(self._snapshot(dataset).read("_wb_state"), dataset, owner)
+        self.read_checked(dataset, owner, ())
 
     def read_tables(self, dataset: str, names: Sequence[str]) -> dict[str, pa.Table]:
         """Return whole tables in their canonical schema, all of one commit."""
         with failures(self._url, self._lock_timeout_s):
             snapshot = self._snapshot(dataset)
-            return {name: snapshot.read(name) for name in sorted(names)}
+            return {name: snapshot.read(name) for name in names}
 
     def read_checked(self, dataset: str, owner: Owner, names: Sequence[str]) -> dict[str, pa.Table]:
-        """Do `check` and `read_tables`."""
-        self.check(dataset, owner)
-        return self.read_tables(dataset, names)
+        """Do `check` and `read_tables`, of one commit."""
+        with failures(self._url, self._lock_timeout_s):
+            check_name(dataset)
+            self._storage.check_writable()
+            snapshot = self._snapshot(dataset)
+            check_state(snapshot.read("_wb_state"), dataset, owner)
+            return {name: snapshot.read(name) for name in names}
 
     def query(self, sql: str, dataset: str | None = None) -> pa.Table:
         """Run a SELECT with DuckDB over the files of the newest commit.
@@ -95,10 +96,9 @@ class LakeWarehouse:
 
     def commit_made(self, dataset: str, make: Callable[[Read], Batch]) -> Committed:
         """As `commit`, of the batch that `make` gives for what it reads under the lock."""
-        with self._locked(dataset):
-            held = self._snapshot(dataset)
+        with self._locked(dataset) as held:
             batch = make(lambda names: {name: held.read(name) for name in names})
-            with self._publishing(dataset, batch.load_id, batch.owner) as work:
+            with self._publishing(held, dataset, batch.load_id, batch.owner) as work:
                 gone = of_runs(batch.deleted)
                 held_runs = work.read("runs", gone) if gone else RUNS.empty_table()
                 plan = plan_changes(batch, work.registry(), self._limits, held_runs)
@@ -115,10 +115,10 @@ class LakeWarehouse:
         self, dataset: str, table_name: str, rows: pa.Table, *, owner: Owner | None = None
     ) -> None:
         """Append rows to a journal table; `owner` is checked and recorded."""
-        with self._locked(dataset), self._publishing(dataset, "", owner) as work:
+        with self._locked(dataset) as held, self._publishing(held, dataset, "", owner) as work:
             work.apply([Change(table_name, batches=rows.to_batches)])
             if owner is not None and not work.read("_wb_state").num_rows:
-                work.apply([Change("_wb_state", batches=_owner_row(owner).to_batches)])
+                work.apply([Change("_wb_state", batches=owner_row(owner).to_batches)])
 
     def files(self, dataset: str) -> dict[str, list[str]]:
         """Give table -> the parquet files that are its rows now, as paths or URLs."""
@@ -126,7 +126,8 @@ class LakeWarehouse:
             return self._snapshot(dataset).files()
 
     @contextmanager
-    def _locked(self, dataset: str) -> Iterator[None]:
+    def _locked(self, dataset: str) -> Iterator[Snapshot]:
+        """Hold the lock; gives what is there, which the next commit builds on."""
         check_name(dataset)
         with failures(self._url, self._lock_timeout_s):
             self._storage.check_writable()
@@ -134,14 +135,14 @@ class LakeWarehouse:
                 # Before the lock, which relies on it as well.
                 self._storage.check_exclusive(folder_of(dataset))
             with self._storage.lock(f"{folder_of(dataset)}/_lock", self._lock_timeout_s):
-                yield
+                yield self._snapshot(dataset)
 
     @contextmanager
     def _publishing(
-        self, dataset: str, load_id: str, owner: Owner | None
+        self, held: Snapshot, dataset: str, load_id: str, owner: Owner | None
     ) -> Iterator[NextSnapshot]:
         """Publish what the block wrote; under the lock."""
-        work = NextSnapshot(self._storage, dataset, self._format, load_id)
+        work = NextSnapshot(self._storage, dataset, self._format, load_id, held.manifest)
         if owner is not None:
             check_state(work.read("_wb_state"), dataset, owner)
         yield work
@@ -153,13 +154,3 @@ class LakeWarehouse:
     def _datasets(self) -> list[str]:
         folders = self._storage.list_folders()
         return [dataset_of(one) for one in folders if manifest_paths(self._storage, one)]
-
-
-def _owner_row(owner: Owner) -> pa.Table:
-    row = {
-        "scope": "",
-        "entity": owner.entity,
-        "project": owner.project,
-        "schema_version": SCHEMA_VERSION,
-    }
-    return pa.Table.from_pylist([row], schema=STATE)
