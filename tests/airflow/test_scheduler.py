@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -56,6 +57,7 @@ class Airflow:
         self.port = free_port()
         self.database = folder / "airflow.db"
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
+        self.killed: Future[None] = Future()
         self.environment = {
             **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "WANDB"))},
             **{f"AIRFLOW_CONN_{name.upper()}": text for name, text in connections.items()},
@@ -118,6 +120,10 @@ class Airflow:
                 if any(c.raddr and c.raddr.port == port for c in process.net_connections()):
                     return process
         return None
+
+    def kill_a_reader(self, url: str) -> None:
+        """Kill -9 the first process below the scheduler that reads from this server."""
+        self.wait_for(lambda: self.process_reading_from(url)).kill()
 
     def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
         uri = f"file:{self.database}?mode=ro"
@@ -184,7 +190,11 @@ def airflow(
         deployment.wait_for(deployment.has_server)
         deployment.start("scheduler", "--skip-serve-logs")
         deployment.start("triggerer", "--skip-serve-logs")
-        yield deployment
+        with ThreadPoolExecutor(1) as pool:
+            # From the start: the file is late for a minute only, whatever other tests wait for.
+            url = servers["sharded"].storage_url
+            deployment.killed = pool.submit(deployment.kill_a_reader, url)
+            yield deployment
     finally:
         deployment.stop(*deployment.processes)
 
@@ -233,13 +243,9 @@ def test_a_refused_key_ends_at_the_first_try(airflow: Airflow) -> None:
     assert airflow.rows("select * from task_instance_history where dag_id = 'refused'") == []
 
 
-def test_a_worker_killed_in_a_mapped_export_converges(
-    airflow: Airflow, servers: dict[str, DevServer]
-) -> None:
+def test_a_worker_killed_in_a_mapped_export_converges(airflow: Airflow) -> None:
     """kill -9 while a shard waits for a file: its second try reads it, every row is there once."""
-    server = servers["sharded"]
-    worker = airflow.wait_for(lambda: airflow.process_reading_from(server.storage_url))
-    worker.kill()
+    airflow.killed.result()
     (commit,) = airflow.wait_for(
         lambda: [t for t in airflow.tasks("sharded") if t["task_id"] == "commit" and t["end_date"]]
     )
