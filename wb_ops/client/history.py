@@ -143,6 +143,7 @@ class HistoryReader:
             found.line_count,
             tuple(files),
             live,
+            found.last_step,
         )
 
     def _download(

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from wb_ops.client.live_rows import LiveRows
 from wb_ops.client.parts import Piece, clusters
 from wb_ops.client.selection import Selection
-from wb_ops.errors import MalformedResponse
+from wb_ops.errors import IncompleteHistory, MalformedResponse
 from wb_ops.tables.history import OWN_COLUMNS, MergedHistory, live_table, merge_parts, select_keys
 
 
@@ -22,7 +22,9 @@ class RawHistory:
     """One run's rows as they came, on this machine: files, and live rows.
 
     Use it as a context manager: its end removes the files. `source` is parquet, parquet+live,
-    or paged (windows of steps only). `line_count` is the server's count when it was asked.
+    or paged (windows of steps only). `line_count` and `server_last_step` are what the server said
+    when it was asked for the sources. With `requires_complete`, rows that do not add up to that are
+    an error once all are merged; of some steps only (`Selection.is_whole`) nobody can tell.
     """
 
     path: str
@@ -33,6 +35,8 @@ class RawHistory:
     line_count: int = 0
     files: tuple[IO[bytes], ...] = field(default=(), repr=False)
     live: LiveRows | None = field(default=None, repr=False)
+    server_last_step: int | None = None
+    requires_complete: bool = False
 
     def __enter__(self) -> RawHistory:
         return self
@@ -65,8 +69,11 @@ class RawHistory:
 
         Raises:
             MalformedResponse: a row has no usable `_step` (retry: backoff).
+            IncompleteHistory: with `requires_complete`, rows are missing (retry: backoff).
         """
-        return self.merge(self.pieces)
+        merged = self.merge(self.pieces)
+        self._check(merged.rows_read, merged.distinct_steps, merged.last_step)
+        return merged
 
     def iter_merged(self) -> Iterator[MergedHistory]:
         """Merge group by group, in the order of steps; no step is in two groups.
@@ -76,12 +83,18 @@ class RawHistory:
 
         Raises:
             MalformedResponse: a row has no usable `_step` (retry: backoff).
+            IncompleteHistory: with `requires_complete`, rows are missing; told after the last
+                group (retry: backoff).
         """
+        rows_read, distinct_steps, last_step = 0, 0, None
         for group in self.groups():
-            if len(group) == 1 and group[0].live is None:
-                yield from self._slices(group[0])
-            else:
-                yield self.merge(group)
+            is_file = len(group) == 1 and group[0].live is None
+            for merged in self._slices(group[0]) if is_file else [self.merge(group)]:
+                rows_read += merged.rows_read
+                distinct_steps += merged.distinct_steps
+                last_step = merged.last_step if merged.last_step is not None else last_step
+                yield merged
+        self._check(rows_read, distinct_steps, last_step)
 
     def merge(self, pieces: Sequence[Piece]) -> MergedHistory:
         """Merge some pieces into one row a step."""
@@ -106,6 +119,24 @@ class RawHistory:
             return selected
         kept = table.filter(pc.is_in(table["_step"], value_set=selected["_step"]))
         return select_keys(kept, (*OWN_COLUMNS[1:], *keys), "any")
+
+    def _check(self, rows_read: int, distinct_steps: int, last_step: int | None) -> None:
+        """A step that was logged twice counts as two lines; one that two files hold does not."""
+        if not self.requires_complete or not self.selection.is_whole:
+            return
+        fitting = {distinct_steps} if self.has_overlap else {distinct_steps, rows_read}
+        if self.line_count not in fitting:
+            raise IncompleteHistory(
+                f"Run {self.path}: {rows_read} rows read, the server counts {self.line_count}. "
+                "Rows that were logged a short time ago may not be served yet.",
+                path=self.path,
+            )
+        if last_step is not None and last_step < (self.server_last_step or 0):
+            raise IncompleteHistory(
+                f"Run {self.path}: the rows end at step {last_step}, the server says "
+                f"{self.server_last_step}.",
+                path=self.path,
+            )
 
     def _slices(self, piece: Piece) -> Iterator[MergedHistory]:
         try:

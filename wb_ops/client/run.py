@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from wb_ops.client.documents import dump_value
 from wb_ops.client.files import FILES_PER_PAGE, File, Files, fetch_file
-from wb_ops.client.history import HistoryReader, Require, Selection
+from wb_ops.client.history import HistoryReader, RawHistory, Require, Selection
 from wb_ops.client.operations import RUN_STATE
 from wb_ops.client.run_fields import RunFields
 from wb_ops.client.sampled import require_list, sampled_history
@@ -109,26 +109,20 @@ class Run(RunFields):
 
         Raises:
             IncompleteHistory: with `require_complete`, the rows do not add up to what the server
-                counts, or the run still logs (retry: backoff).
+                counts (asked for without `min_step` and `max_step`), or the run still logs (retry:
+                backoff).
             CommError: by the table in `errors`.
         """
-        selection = Selection(_keys(keys), min_step, max_step, require)
-        with self._reader.read(self._source, self.id, selection) as raw:
-            merged = raw.merged()
-            if require_complete:
-                self._check_complete(raw.line_count, merged.rows_read, merged.distinct_steps)
-            return raw.select(merged.table)
-
-    def _check_complete(self, line_count: int, rows_read: int, distinct_steps: int) -> None:
-        path = "/".join(self.path)
-        if self.state in OPEN_STATES:
+        if require_complete and self.state in OPEN_STATES:
+            path = "/".join(self.path)
             raise IncompleteHistory(f"Run {path} is {self.state}: it may still log.", path=path)
-        if line_count not in (rows_read, distinct_steps):
-            raise IncompleteHistory(
-                f"Run {path}: {rows_read} rows read, the server counts {line_count}. Rows that "
-                "were logged a short time ago may not be served yet.",
-                path=path,
-            )
+        selection = Selection(_keys(keys), min_step, max_step, require)
+        with self._read(selection, require_complete=require_complete) as raw:
+            return raw.select(raw.merged().table)
+
+    def _read(self, selection: Selection, *, require_complete: bool = False) -> RawHistory:
+        raw = self._reader.read(self._source, self.id, selection)
+        return replace(raw, requires_complete=require_complete)
 
     def scan_history(
         self,
@@ -148,7 +142,7 @@ class Run(RunFields):
         from wb_ops.tables.history import to_rows
 
         selection = Selection(_keys(keys), min_step, max_step, require)
-        with self._reader.read(self._source, self.id, selection) as raw:
+        with self._read(selection) as raw:
             for merged in raw.iter_merged():
                 table = raw.select(merged.table)
                 for start in range(0, table.num_rows, page_size):
