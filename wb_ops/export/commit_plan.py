@@ -16,13 +16,13 @@ from wb_ops.errors import CommError, InvalidRequest
 from wb_ops.export.commit import Committer
 from wb_ops.export.decide import cleaned
 from wb_ops.export.execute import Meter, raise_if_incomplete
-from wb_ops.export.fingerprints import fingerprint
 from wb_ops.export.folder import Folder, open_folder
 from wb_ops.export.planned import ExportPlan, load_plan
 from wb_ops.export.report import ExportReport, Progress, new_report
 from wb_ops.export.sealed import MAX_RUNS_PER_BATCH, BatchSize, Sealed, unread
 from wb_ops.export.shards import DONE, Shard, read_stored
 from wb_ops.export.stored import StoredRun
+from wb_ops.tables.fingerprints import fingerprint
 from wb_ops.warehouse import Warehouse
 from wb_ops.warehouse.urls import without_secrets
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from wb_ops.export.fingerprints import Fingerprint, fingerprint
 from wb_ops.export.receipts import CHANGED, Receipt, kept
 from wb_ops.export.request import ExportRequest
 from wb_ops.export.sealed import Sealed
 from wb_ops.export.state import Receipts
+from wb_ops.tables.fingerprints import Fingerprint, fingerprint
 
 
 def marked(

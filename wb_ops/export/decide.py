@@ -8,14 +8,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wb_ops.client.source import Node
-from wb_ops.export.fingerprints import (
+from wb_ops.export.request import ExportRequest, Mode
+from wb_ops.export.state import ExportState, Receipts
+from wb_ops.tables.fingerprints import (
     Fingerprint,
     fingerprint,
     system_fingerprint,
     wider_keys,
 )
-from wb_ops.export.request import ExportRequest, Mode
-from wb_ops.export.state import ExportState, Receipts
 from wb_ops.tables.runs import run_row
 from wb_ops.tables.secrets import redacted
 from wb_ops.tables.values import parse_json
