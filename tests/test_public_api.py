@@ -49,6 +49,7 @@ NAMES = [
     "ShardResult",
     "plan_backfill",
     "plan_export",
+    "write_backfill",
 ]
 
 

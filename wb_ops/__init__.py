@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         BackfillRequest,
         execute_backfill,
         plan_backfill,
+        write_backfill,
     )
     from wb_ops.client.api import Api
     from wb_ops.client.runs import Run, Runs
@@ -79,6 +80,7 @@ _LAZY = {
     "load_plan": "wb_ops.export",
     "plan_backfill": "wb_ops.backfill",
     "plan_export": "wb_ops.export",
+    "write_backfill": "wb_ops.backfill",
 }
 
 __all__ = [
@@ -122,6 +124,7 @@ __all__ = [
     "load_plan",
     "plan_backfill",
     "plan_export",
+    "write_backfill",
 ]
 
 

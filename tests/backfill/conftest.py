@@ -12,6 +12,8 @@ from wb_ops import Api, ExportRequest, Warehouse, connect, execute_export, plan_
 from wb_ops.devserver import DevServer
 
 EXPORT = ExportRequest("ann", "trials")
+# The export is made of one server, and tried on others: its runs must be the same ones.
+TIMES = {"created_at": "2026-01-01T00:00:00", "heartbeat_at": "2026-01-01T00:01:00"}
 THEIRS = '{"acc":0.5,"h":{"_type":"histogram","bins":[1e400,NaN]},"_wandb":{"runtime":3}}'
 
 
@@ -22,10 +24,12 @@ def seed(server: DevServer) -> None:
             "entity": "ann", "project": "trials", "run_id": f"r{index:02}", "summary": THEIRS,
             "config": {"lr": 0.1}, "tags": ["old"], "notes": "as it was",
             "history": [{"_step": step, "acc": (index + step) / 100} for step in range(3)],
+            **TIMES,
         }
         for index in range(60)
     )  # fmt: skip
-    server.seed_run("ann", "trials", "live", state="running", history=[{"_step": 0, "acc": 1.0}])
+    live = [{"_step": 0, "acc": 1.0}]
+    server.seed_run("ann", "trials", "live", state="running", history=live, **TIMES)
 
 
 @pytest.fixture(scope="session")

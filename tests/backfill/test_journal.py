@@ -28,7 +28,7 @@ from wb_ops.backfill.journal import Journal
 from wb_ops.backfill.ledger import Ledger
 from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.report import BackfillReport
-from wb_ops.client.writing import same_json
+from wb_ops.client.comparison import same_json
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.warehouse import Owner
 

@@ -16,8 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wb_ops import Api, BackfillRequest, InvalidRequest, Warehouse, execute_backfill, plan_backfill
-from wb_ops.devserver import DevServer
+from wb_ops import (
+    Api,
+    BackfillReport,
+    BackfillRequest,
+    InvalidRequest,
+    Warehouse,
+    execute_backfill,
+    plan_backfill,
+    write_backfill,
+)
+from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 
 SQL = BackfillRequest(
     "ann", "trials", sql="select run_id, max(acc) as best from history group by run_id"
@@ -29,8 +38,8 @@ def compute(values: dict[str, Any], **fields: Any) -> BackfillRequest:
     return BackfillRequest("ann", "trials", compute=lambda run: values, filters=ONE, **fields)
 
 
-def write(request: BackfillRequest, api: Api, warehouse: Warehouse) -> Any:
-    return execute_backfill(plan_backfill(request, api, warehouse), api, warehouse)
+def undo(report: BackfillReport) -> BackfillRequest:
+    return BackfillRequest("ann", "trials", undo=report.backfill_id)
 
 
 class TestReasons:
@@ -84,7 +93,7 @@ class TestOverwriteIfOlder:
     def test_a_value_is_replaced_when_the_run_has_logged_since(
         self, api: Api, warehouse: Warehouse, project: DevServer
     ):
-        write(compute({"score": 1}), api, warehouse)
+        write_backfill(compute({"score": 1}), api, warehouse)
         later = datetime.now(UTC) + timedelta(hours=1)
         earlier = later - timedelta(hours=2)
         project.edit_run("ann", "trials", "r00", heartbeat_at=earlier)
@@ -95,11 +104,74 @@ class TestOverwriteIfOlder:
     def test_a_value_that_somebody_changed_since_is_a_conflict(
         self, api: Api, warehouse: Warehouse, project: DevServer
     ):
-        write(compute({"score": 1}), api, warehouse)
+        write_backfill(compute({"score": 1}), api, warehouse)
         project.edit_run("ann", "trials", "r00", summary='{"score": 5}')
         plan = plan_backfill(self.AGED, api, warehouse)
         assert plan.counts == {"conflict": 1}
         assert len(execute_backfill(plan, api, warehouse).conflicts) == 1
+
+    @pytest.fixture
+    def aged(self, project: DevServer) -> None:
+        """The run has logged after all that backfills write in this test."""
+        later = datetime.now(UTC) + timedelta(hours=1)
+        project.edit_run("ann", "trials", "r00", heartbeat_at=later)
+
+    @pytest.mark.usefixtures("aged")
+    def test_what_an_undo_restored_is_not_ours(self, api: Api, warehouse: Warehouse):
+        done = write_backfill(compute({"acc": 2}), api, warehouse)
+        back = write_backfill(undo(done), api, warehouse)
+        request = compute({"acc": 3}, policy="overwrite_if_older")
+        planned = plan_backfill(request, api, warehouse).values[0]
+        assert (planned.action, planned.reason) == ("skipped", "not written by a backfill")
+        write_backfill(undo(back), api, warehouse)
+        assert plan_backfill(request, api, warehouse).counts == {"set": 1}
+
+    @pytest.mark.usefixtures("aged")
+    def test_what_an_undo_restored_is_of_the_backfill_before(self, api: Api, warehouse: Warehouse):
+        write_backfill(compute({"score": 1}), api, warehouse)
+        later = write_backfill(compute({"score": 5}), api, warehouse)
+        write_backfill(undo(later), api, warehouse)
+        (planned,) = plan_backfill(self.AGED, api, warehouse).values
+        assert (planned.old, planned.new, planned.action) == ("1", "2", "set")
+
+
+@pytest.mark.usefixtures("project")
+class TestSpecialFloats:
+    @pytest.mark.parametrize(
+        ("held", "values", "action"),
+        [
+            ('"NaN"', {"x": math.nan}, "set"),
+            ("NaN", {"x": "NaN"}, "set"),
+            ("NaN", {"x": math.nan}, "unchanged"),
+            ('"-Infinity"', {"x": -math.inf}, "set"),
+            ("-1e999", {"x": -math.inf}, "unchanged"),
+        ],
+    )
+    def test_a_text_is_no_number(
+        self, api: Api, warehouse: Warehouse, project: DevServer, held: str, values: Any,
+        action: str,
+    ):  # fmt: skip
+        project.edit_run("ann", "trials", "r00", summary=f'{{"x": {held}}}')
+        plan = plan_backfill(compute(values), api, warehouse)
+        assert plan.counts == {action: 1}
+        execute_backfill(plan, api, warehouse)
+        assert plan_backfill(compute(values), api, warehouse).counts == {"unchanged": 1}
+
+    def test_a_server_that_gives_it_as_a_text_has_kept_it(
+        self, api: Api, warehouse: Warehouse, project: DevServer, text_of: Callable[..., Any]
+    ):
+        """The third listing reads back; the value is ours in that form too, also for an undo."""
+        project.edit_run("ann", "trials", "r00", summary="{}")
+
+        def as_text() -> None:
+            project.edit_run("ann", "trials", "r00", summary='{"x": "NaN"}')
+
+        third = Matcher(operation="Runs", nth=3)
+        project.faults.add(Fault(third, Responder(), action=as_text))
+        done = write_backfill(compute({"x": math.nan}), api, warehouse)
+        assert len(done.written) == 1
+        assert len(write_backfill(undo(done), api, warehouse).written) == 1
+        assert text_of("r00") == "{}"
 
 
 @pytest.mark.usefixtures("project")
@@ -107,7 +179,7 @@ class TestTargets:
     def test_config_keys_are_wrapped_and_others_stay(
         self, api: Api, warehouse: Warehouse, text_of: Callable[..., Any]
     ):
-        write(compute({"team": "x"}, target="config"), api, warehouse)
+        write_backfill(compute({"team": "x"}, target="config"), api, warehouse)
         config = json.loads(text_of("r00", "config"))
         assert (config["team"], config["lr"]["value"]) == ({"value": "x", "desc": None}, 0.1)
         again = plan_backfill(compute({"team": "x", "lr": 0.2}, target="config"), api, warehouse)
@@ -128,9 +200,9 @@ class TestTargets:
     def test_notes_are_replaced_and_cleared(
         self, api: Api, warehouse: Warehouse, text_of: Callable[..., Any]
     ):
-        write(compute({"notes": "now"}, target="notes"), api, warehouse)
+        write_backfill(compute({"notes": "now"}, target="notes"), api, warehouse)
         assert text_of("r00", "notes") == "now"
-        write(compute({"notes": ""}, target="notes"), api, warehouse)
+        write_backfill(compute({"notes": ""}, target="notes"), api, warehouse)
         assert not text_of("r00", "notes")
 
     @pytest.mark.parametrize(
@@ -156,7 +228,7 @@ class TestFiles:
         project.seed_run("ann", "trials", "007", summary="{}")
         file = tmp_path / "scores.csv"
         file.write_text("run_id,score,word\n007,NaN,\nr00,2.5,good\n")
-        report = write(BackfillRequest("ann", "trials", file=file), api, warehouse)
+        report = write_backfill(BackfillRequest("ann", "trials", file=file), api, warehouse)
         assert (len(report.written), report.skipped) == (3, 1)
         assert math.isnan(api.run("ann/trials/007").summary["score"])
         assert api.run("ann/trials/r00").summary["word"] == "good"
@@ -164,7 +236,7 @@ class TestFiles:
     def test_parquet_keeps_types(self, api: Api, warehouse: Warehouse, tmp_path: Path):
         file = tmp_path / "scores.parquet"
         pq.write_table(pa.table({"run_id": ["r00"], "n": [2**60], "bins": [[1, 2]]}), file)
-        write(BackfillRequest("ann", "trials", file=str(file)), api, warehouse)
+        write_backfill(BackfillRequest("ann", "trials", file=str(file)), api, warehouse)
         summary = api.run("ann/trials/r00").summary
         assert (summary["n"], summary["bins"]) == (2**60, [1, 2])
 

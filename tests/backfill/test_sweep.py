@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,8 +17,10 @@ from wb_ops import (
     Warehouse,
     execute_backfill,
     plan_backfill,
+    write_backfill,
 )
 from wb_ops.backfill import list_backfills
+from wb_ops.backfill.sweep import LOGS_ON
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.settings import Settings
 
@@ -144,6 +147,40 @@ def test_what_cannot_be_read_back_is_unverified_and_a_resume_only_reads(
     assert len(report.written) == 4
     assert "UpsertBucket" not in server.requests.operations()
     assert list_backfills(warehouse, DATASET)[0].counts == {"written": 4}
+
+
+def test_a_run_that_logs_on_wins_and_the_others_are_written(
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
+):
+    """What its next line takes away is written once more, then it is told."""
+    server.set_state("ann", "trials", "r00", "running")
+    for nth in range(3, 30):
+        meanwhile(server, nth, OLD)
+    plan = plan_backfill(replace(REQUEST, include_running=True), api, warehouse)
+    with pytest.raises(OutcomeUnknown, match="2 values"):
+        execute_backfill(plan, api, warehouse)
+    assert [line[2:] for line in outcomes(warehouse)] == [
+        ("unverified", LOGS_ON), ("unverified", LOGS_ON), ("written", None), ("written", None),
+    ]  # fmt: skip
+    assert server.requests.operations().count("UpsertBucket") == 2
+    server.faults.clear()
+    server.set_state("ann", "trials", "r00", "finished")
+    resumed = BackfillRequest("ann", "trials", resume=plan.backfill_id)
+    assert len(write_backfill(resumed, api, warehouse).written) == 2
+    assert json.loads(text_of("r00"))["best"] == 1
+
+
+def test_a_value_that_a_running_run_took_away_altogether_is_told(
+    api: Api, warehouse: Warehouse, server: DevServer
+):
+    server.set_state("ann", "trials", "r00", "running")
+    meanwhile(server, 3, '{"loss": 1}')
+    plan = plan_backfill(replace(REQUEST, include_running=True), api, warehouse)
+    with pytest.raises(OutcomeUnknown, match=r"\(r00.best"):
+        execute_backfill(plan, api, warehouse)
+    notes = {line[1]: line[2:] for line in outcomes(warehouse) if line[0] == "r00"}
+    assert notes["best"] == ("unverified", LOGS_ON)
+    assert notes["more"][0] == "written"
 
 
 def test_two_hundred_runs_are_read_back_in_a_request(

@@ -32,11 +32,11 @@ BEST = BackfillRequest(
 )  # fmt: skip
 
 
-@pytest.fixture(params=["duckdb", "postgres"])
+@pytest.fixture(params=["duckdb", "postgres", "parquet", "delta"])
 def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
     if request.param == "postgres":
         return connect(str(request.getfixturevalue("postgres_server")))
-    return connect(f"duckdb:///{tmp_path / 'warehouse.duckdb'}")
+    return connect(f"{request.param}:///{tmp_path / 'warehouse.duckdb'}")
 
 
 def write(api: Api, warehouse: Warehouse, request: BackfillRequest) -> Any:

@@ -11,7 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from wb_ops.backfill.execute import execute_backfill
+    from wb_ops.backfill.execute import execute_backfill, write_backfill
     from wb_ops.backfill.journal import BackfillRecord, list_backfills
     from wb_ops.backfill.plan import BackfillPlan, plan_backfill
     from wb_ops.backfill.planned import PlannedValue
@@ -49,6 +49,7 @@ __all__ = [
     "min_of",
     "parse_recipe",
     "plan_backfill",
+    "write_backfill",
 ]
 
 _HOMES = {
@@ -60,6 +61,7 @@ _HOMES = {
     "execute_backfill": "execute",
     "list_backfills": "journal",
     "plan_backfill": "plan",
+    "write_backfill": "execute",
 }
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.targets import Edit, Target, Texts, read_members, read_values
+from wb_ops.client.comparison import holds, same_json
 from wb_ops.client.source import Node
-from wb_ops.client.writing import same_json
 from wb_ops.errors import MalformedResponse
 
 
@@ -83,7 +83,7 @@ class Around:
 
     def is_written(self, value: PlannedValue) -> bool:
         """Whether the run holds our value."""
-        return same_json(self._now.get(value.key), value.new)
+        return holds(self._now.get(value.key), value.new)
 
     def is_untouched(self, value: PlannedValue) -> bool:
         """Whether the run holds what it held before our write: that was lost, or never came."""
@@ -91,14 +91,14 @@ class Around:
 
     def is_contested(self, value: PlannedValue) -> bool:
         """Whether another writer's new value of our key was replaced by ours."""
-        return value.key in self._replaced and not same_json(self._found.get(value.key), value.new)
+        return value.key in self._replaced and not holds(self._found.get(value.key), value.new)
 
     def contested(self, value: PlannedValue) -> str | None:
         """The other writer's member of our key."""
         return self._replaced[value.key]
 
     def _is(self, key: str, text: str | None) -> bool:
-        return same_json(self._after.get(key), text)
+        return holds(self._after.get(key), text)
 
     def _is_ours(self, key: str) -> bool:
         """Whether a member is still as our write put it; else others care for it already."""

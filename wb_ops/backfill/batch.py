@@ -19,8 +19,9 @@ from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.policy import refusal
 from wb_ops.backfill.targets import Edit, Texts, read_values
 from wb_ops.backfill.writer import Writer, is_busy
+from wb_ops.client.comparison import holds, same_json
 from wb_ops.client.source import Node
-from wb_ops.client.writing import read_runs, same_json
+from wb_ops.client.writing import read_runs
 from wb_ops.errors import CommError, OutcomeUnknown
 
 log = logging.getLogger("wb_ops")
@@ -89,7 +90,7 @@ class Batch:
             raise self._busy
         # What is lost once more waits for the others to end.
         self._close_sent(edits)
-        self._close_rest("unverified", "other writers interfered each time")
+        self._close_rest("unverified", f"replaced by other writers {ROUNDS} times while we wrote")
         self._tell_owed()
 
     def _owe(self, edits: Mapping[str, Edit]) -> None:
@@ -129,8 +130,8 @@ class Batch:
         return Edit(ours, dict(lost))
 
     def _is_to_write(self, value: PlannedValue, now: str | None) -> bool:
-        if same_json(now, value.new):
-            is_ours = self.writer.is_resumed or self.is_again
+        is_ours = self.writer.is_resumed or self.is_again
+        if holds(now, value.new) if is_ours else same_json(now, value.new):
             self._close(value, "written" if is_ours else "unchanged", "was there already")
             return False
         if not same_json(now, value.old):

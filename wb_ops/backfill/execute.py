@@ -11,10 +11,11 @@ from wb_ops.backfill.batch import Batch
 from wb_ops.backfill.journal import Journal, Outcome
 from wb_ops.backfill.ledger import Ledger
 from wb_ops.backfill.lookup import RUNS_PER_REQUEST
-from wb_ops.backfill.plan import BackfillPlan
+from wb_ops.backfill.plan import BackfillPlan, plan_backfill
 from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.policy import NO_RUN
 from wb_ops.backfill.report import BackfillReport
+from wb_ops.backfill.request import BackfillRequest
 from wb_ops.backfill.sweep import Sweep
 from wb_ops.backfill.writer import Writer
 from wb_ops.client.api import Api
@@ -25,6 +26,20 @@ from wb_ops.warehouse import Warehouse
 BATCHES_AT_A_TIME = 4
 
 
+def write_backfill(
+    request: BackfillRequest,
+    api: Api,
+    warehouse: Warehouse,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> BackfillReport:
+    """Plan and execute in one call, for who needs not look at the plan.
+
+    Raises:
+        As `plan_backfill` and `execute_backfill`.
+    """
+    return execute_backfill(plan_backfill(request, api, warehouse), api, warehouse, on_progress)
+
+
 def execute_backfill(
     plan: BackfillPlan,
     api: Api,
@@ -32,6 +47,8 @@ def execute_backfill(
     on_progress: Callable[[int, int], None] | None = None,
 ) -> BackfillReport:
     """Write the planned values, 25 runs in two requests; with `safe`, each run in two.
+
+    `warehouse` keeps the journal: the one that was planned with, or another.
 
     Each run is read fresh; a value that is not what the plan saw is a conflict and is left
     alone; only our keys change. Some time after the write, 200 runs are read back in a request;
@@ -100,7 +117,7 @@ def _write_all(
     source = api.source(str(request.owner))
     writer = Writer(source, values[0].target, request.include_running, bool(request.resume))
     if not request.resume:
-        ledger.journal.intend(values)
+        ledger.journal.intend(values, request.undo)
     runs_each, at_a_time = (1, 1) if request.safe else (RUNS_PER_REQUEST, BATCHES_AT_A_TIME)
     sweep = Sweep(writer, ledger, runs_each)
     done = 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, cast, get_args
@@ -22,6 +22,8 @@ from wb_ops.warehouse import Owner, Warehouse
 Event = Literal["intent", "written", "unchanged", "conflict", "gone", "unverified", "failed"]
 Outcome = tuple[PlannedValue, Event, str | None]
 TABLE = "_wb_backfills"
+# How the note of an undo's intents begins; the id of what it takes back follows.
+UNDO_OF = "undo of "
 FINAL = frozenset({"written", "unchanged", "conflict", "gone"})
 
 
@@ -40,7 +42,10 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class BackfillRecord:
-    """One backfill as the journal knows it; times are UTC, `counts` are values by last event."""
+    """One backfill as the journal knows it; times are UTC, `counts` are values by last event.
+
+    `undo_of` is the id of the backfill that it takes back, if it is an undo.
+    """
 
     backfill_id: str
     target: Target
@@ -48,6 +53,7 @@ class BackfillRecord:
     ended_at: datetime
     runs: int
     counts: dict[str, int]
+    undo_of: str | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -64,9 +70,10 @@ class Journal:
     backfill_id: str
     owner: Owner
 
-    def intend(self, values: Iterable[PlannedValue]) -> None:
-        """Append what will be written."""
-        self.record([(value, "intent", None) for value in values])
+    def intend(self, values: Iterable[PlannedValue], undo_of: str | None = None) -> None:
+        """Append what will be written, and which backfill that takes back."""
+        note = f"{UNDO_OF}{undo_of}" if undo_of else None
+        self.record([(value, "intent", note) for value in values])
 
     def record(self, outcomes: Iterable[Outcome]) -> None:
         """Append one line for each value, in one transaction."""
@@ -109,11 +116,23 @@ def read_entries(warehouse: Warehouse, dataset: str, backfill_id: str) -> list[E
 def last_written(
     warehouse: Warehouse, dataset: str, target: Target
 ) -> dict[tuple[str, str], Entry]:
-    """Return for each (run id, key) what a backfill wrote last."""
+    """Return for each (run id, key) what a backfill wrote last and no undo took back.
+
+    What an undo restored is of whoever had written it: of an earlier backfill, or of nobody here.
+    """
     table = _read(warehouse, dataset)
-    wanted = pc.and_(pc.equal(table["event"], "written"), pc.equal(table["target"], target))
-    lines = sorted(table.filter(wanted).to_pylist(), key=lambda line: line["recorded_at"])
-    return {(line["run_id"], line["key"]): _entry(line, line) for line in lines}
+    lines = table.filter(pc.equal(table["target"], target)).to_pylist()
+    undone = _undone(lines)
+    held: dict[tuple[str, str], Entry | None] = {}
+    replaced: dict[tuple[str, str, str], Entry | None] = {}
+    written = (line for line in lines if line["event"] == "written")
+    for line in sorted(written, key=lambda line: line["recorded_at"]):
+        cell, backfill_id = (line["run_id"], line["key"]), line["backfill_id"]
+        # A resumed backfill may have written a value twice.
+        replaced.setdefault((backfill_id, *cell), held.get(cell))
+        is_undo = backfill_id in undone
+        held[cell] = replaced.get((undone[backfill_id], *cell)) if is_undo else _entry(line, line)
+    return {cell: entry for cell, entry in held.items() if entry is not None}
 
 
 def list_backfills(warehouse: Warehouse, dataset: str) -> list[BackfillRecord]:
@@ -135,7 +154,17 @@ def _record(backfill_id: str, lines: list[dict[str, object]]) -> BackfillRecord:
         ended_at=max(moments),
         runs=len({entry.run_id for entry in entries}),
         counts=dict(sorted(Counter(entry.event for entry in entries).items())),
+        undo_of=_undone(lines).get(backfill_id),
     )
+
+
+def _undone(lines: Iterable[Mapping[str, object]]) -> dict[str, str]:
+    """The id of an undo -> the id of what it takes back."""
+    return {
+        str(line["backfill_id"]): str(line["note"]).removeprefix(UNDO_OF)
+        for line in lines
+        if line["event"] == "intent" and str(line["note"]).startswith(UNDO_OF)
+    }
 
 
 def _entries(lines: list[dict[str, object]]) -> list[Entry]:

@@ -108,19 +108,24 @@ class BackfillPlan:
         return plan
 
 
-def plan_backfill(request: BackfillRequest, api: Api, warehouse: Warehouse) -> BackfillPlan:
+def plan_backfill(
+    request: BackfillRequest, api: Api, warehouse: Warehouse, journal: Warehouse | None = None
+) -> BackfillPlan:
     """Compute the values and compare them with the runs as they are now.
 
-    Costs one request for 1,000 runs, and what `compute` reads.
+    Costs one request for 1,000 runs, and what `compute` reads. `journal` is where the backfill will
+    be recorded, if not in `warehouse`: one that can only be read is then enough for `sql`. Execute
+    with it, and give it alone for an undo or a resume.
 
     Raises:
         CommError: by the table in `errors`.
         InvalidRequest, WarehouseRefused: the SQL or a value cannot be used (retry: never).
     """
-    warehouse.check(request.dataset_name, request.owner)
+    journal = journal or warehouse
+    journal.check(request.dataset_name, request.owner)
     source = api.source(str(request.owner))
     if request.undo or request.resume:
-        backfill_id, again = planned_again(request, source, warehouse)
+        backfill_id, again = planned_again(request, source, journal)
         return BackfillPlan(request, backfill_id or _new_id(), tuple(again))
     broken: dict[str, CommError] = {}
     listed = source.iter_nodes(request.filters, on_broken=broken.__setitem__)
@@ -128,19 +133,20 @@ def plan_backfill(request: BackfillRequest, api: Api, warehouse: Warehouse) -> B
     writable = [node for node in nodes.values() if not why_not(request, node)]
     computed, reasons = values_of(request, api, warehouse, _to_compute(request, writable))
     reasons |= dict.fromkeys(broken, UNLISTED)
-    planned = _Planner(request, warehouse, nodes, reasons).planned(
+    planned = _Planner(request, warehouse, journal, nodes, reasons).planned(
         {**_not_computed(request, [*nodes, *broken]), **computed}
     )
     return BackfillPlan(request, _new_id(), tuple(planned))
 
 
 class _Planner:
-    """Decides about each value; reads of the warehouse what the request's policy needs."""
+    """Decides about each value; reads of warehouse and journal what the request needs."""
 
     def __init__(
         self,
         request: BackfillRequest,
         warehouse: Warehouse,
+        journal: Warehouse,
         nodes: Mapping[str, Node],
         reasons: Mapping[str, str],
     ) -> None:
@@ -150,7 +156,7 @@ class _Planner:
         is_checked = request.sql is not None and not request.include_incomplete
         self._stale = stale_histories(request, warehouse, nodes) if is_checked else {}
         by_age = request.policy == "overwrite_if_older"
-        self._ours = last_written(warehouse, request.dataset_name, request.target) if by_age else {}
+        self._ours = last_written(journal, request.dataset_name, request.target) if by_age else {}
 
     def planned(self, computed: Values) -> Iterator[PlannedValue]:
         for run_id, texts in sorted(computed.items()):

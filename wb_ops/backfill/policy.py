@@ -10,10 +10,12 @@ from wb_ops.backfill.journal import Entry, Event
 from wb_ops.backfill.planned import Action
 from wb_ops.backfill.request import BackfillRequest
 from wb_ops.backfill.targets import Target, read_values
+from wb_ops.backfill.values import INCOMPLETE
+from wb_ops.client.comparison import holds, same_json
 from wb_ops.client.source import Node
-from wb_ops.client.writing import same_json
 from wb_ops.errors import MalformedResponse
-from wb_ops.tables.runs import OPEN_STATES, last_step, parse_server_time
+from wb_ops.tables.fingerprints import Fingerprint, fingerprint
+from wb_ops.tables.runs import OPEN_STATES, parse_server_time
 from wb_ops.warehouse import Warehouse
 
 NO_RUN = "no such run"
@@ -64,7 +66,7 @@ def decide(
 def _decide_by_age(node: Node, old: str, ours: Entry | None) -> Decision:
     if ours is None:
         return "skipped", "not written by a backfill"
-    if not same_json(old, ours.new):
+    if not holds(old, ours.new):
         return "conflict", "changed by another writer since it was written"
     logged_at = _time(node.get("heartbeatAt"))
     if logged_at is None or logged_at <= ours.recorded_at:
@@ -75,22 +77,27 @@ def _decide_by_age(node: Node, old: str, ours: Entry | None) -> Decision:
 def stale_histories(
     request: BackfillRequest, warehouse: Warehouse, nodes: Mapping[str, Node]
 ) -> dict[str, str]:
-    """Runs whose rows in the warehouse are not what the server counts now: run id -> why."""
+    """Runs whose rows in the warehouse are not what the server has now: run id -> why.
+
+    By the receipts of the exports. A dataset without any receipt of a history has no history that
+    its SQL could read: nothing is said of it.
+    """
     receipts = warehouse.read_tables(request.dataset_name, ["_wb_receipts"])["_wb_receipts"]
     held = {row["run_id"]: row for row in receipts.to_pylist() if row["table_name"] == "history"}
+    if not held:
+        return {}
     reasons = {run_id: _why_stale(held.get(run_id), node) for run_id, node in nodes.items()}
     return {run_id: why for run_id, why in reasons.items() if why}
 
 
 def _why_stale(receipt: Mapping[str, Any] | None, node: Node) -> str:
     if receipt is None or receipt["status"] not in ("complete", "growing"):
-        return "history incomplete"
-    counted = (int(node.get("historyLineCount") or 0), last_step(node.get("historyKeys")))
-    has_ended = node.get("state") not in OPEN_STATES
-    is_older = (receipt["server_rows"], receipt["server_last_step"]) != counted
-    if is_older or (has_ended and not receipt["left_running"]):
-        return "history older than the run"
-    return ""
+        return INCOMPLETE
+    then = Fingerprint.loads(receipt["fingerprint"])
+    now = fingerprint(node, then.keys, redacted=then.redacted)
+    # "growing" of a run that has ended: a commit found it changed since its rows were read.
+    is_whole = receipt["status"] == "complete" or not then.left_running
+    return "" if is_whole and then.covers(now) else "history older than the run"
 
 
 def _time(text: str | None) -> datetime | None:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 from wb_ops.backfill.journal import FINAL, Entry, read_entries
 from wb_ops.backfill.lookup import Found, look_up
-from wb_ops.backfill.planned import Action, PlannedValue
+from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.policy import NO_RUN, UNLISTED, why_not
 from wb_ops.backfill.request import BackfillRequest
 from wb_ops.backfill.targets import read_values
+from wb_ops.client.comparison import holds, same_json
 from wb_ops.client.source import Node, RunSource
-from wb_ops.client.writing import same_json
 from wb_ops.errors import MalformedResponse
 from wb_ops.warehouse import Warehouse
 
@@ -53,26 +53,30 @@ def _planned(
     request: BackfillRequest, wanted: Sequence[Entry], found: Found
 ) -> Iterator[PlannedValue]:
     for entry in wanted:
-        action: Action
-        if entry.run_id in found.broken:
-            action, reason = "skipped", UNLISTED
-        else:
-            action, reason = _decide(request, entry, found.nodes.get(entry.run_id))
-        yield PlannedValue(
-            entry.run_id, entry.key, entry.old, entry.new, action, reason, entry.target
+        value = PlannedValue(
+            entry.run_id, entry.key, entry.old, entry.new, "skipped", target=entry.target
         )
+        if entry.run_id in found.broken:
+            yield replace(value, reason=UNLISTED)
+        else:
+            yield _decided(request, value, found.nodes.get(entry.run_id))
 
 
-def _decide(request: BackfillRequest, entry: Entry, node: Node | None) -> tuple[Action, str]:
+def _decided(request: BackfillRequest, value: PlannedValue, node: Node | None) -> PlannedValue:
     if node is None:
-        return "skipped", NO_RUN
+        return replace(value, reason=NO_RUN)
     if why := why_not(request, node):
-        return "skipped", why
+        return replace(value, reason=why)
     try:
-        now = read_values(node, entry.target).get(entry.key)
+        now = read_values(node, value.target).get(value.key)
     except MalformedResponse:
-        return "skipped", "unreadable"
-    if same_json(now, entry.old) or (request.resume and same_json(now, entry.new)):
-        # A resumed value that is there already was written before the kill: it is recorded.
-        return "set", ""
-    return ("unchanged", "") if same_json(now, entry.new) else ("conflict", CHANGED)
+        return replace(value, reason="unreadable")
+    if request.undo and holds(now, value.old):
+        # Ours, in the form in which the server gives it.
+        return replace(value, action="set", old=now)
+    if request.resume and (same_json(now, value.old) or holds(now, value.new)):
+        # A value that is there already was written before the kill: it is recorded.
+        return replace(value, action="set")
+    if same_json(now, value.new):
+        return replace(value, action="unchanged")
+    return replace(value, action="conflict", reason=CHANGED)

@@ -30,8 +30,8 @@ class BackfillRequest:
         sql: a SELECT with a column `run_id` and one column for each key. Table names without a
             schema are looked up in the project's dataset. A NULL writes nothing.
         compute: a function of the run that returns a dict of keys; `run.history_table()` gives
-            it the full history. It is called for several runs at once. A recipe (`best(...)`) is
-            such a function.
+            it the full history as Arrow. It is called for several runs at once, whose histories
+            have at most 5,000,000 rows together. A recipe (`best(...)`) is such a function.
         file: a CSV or parquet file with the columns that `sql` would return.
         undo: the id of a backfill whose old values shall come back.
         resume: the id of a backfill that was killed and shall be finished.
@@ -43,8 +43,9 @@ class BackfillRequest:
             "overwrite_if_older" replaces only what a backfill wrote before the run last logged.
         include_running: also write to runs that still log; off, because the run's own next
             write replaces the whole summary.
-        include_incomplete: also write SQL's values to runs whose history in the warehouse is
-            incomplete or older than the run.
+        include_incomplete: also write values that come of a history that is incomplete (fewer
+            rows than the server counts, or not up to its last step) or, in the warehouse, older
+            than the run. Else such runs are skipped.
         safe: one run at a time, two requests each, instead of 25 runs at a time.
         max_changes: execute nothing if more values than this would be written.
         max_workers: how many `compute` calls run at once.

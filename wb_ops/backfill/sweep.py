@@ -24,15 +24,17 @@ from wb_ops.backfill.lookup import Found, look_up
 from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.targets import read_values
 from wb_ops.backfill.writer import Writer
+from wb_ops.client.comparison import holds, same_json
 from wb_ops.client.source import IDS_PER_REQUEST
-from wb_ops.client.writing import same_json
 from wb_ops.errors import CommError, MalformedResponse
+from wb_ops.tables.runs import OPEN_STATES
 
 log = logging.getLogger("wb_ops")
 
 MAX_SWEEPS = 10
 SETTLE_WINDOWS = 4
 MIN_SETTLE_S = 0.2
+LOGS_ON = "the run logs on and has replaced what was written: plan again when it has ended"
 
 Lost = tuple[list[PlannedValue], dict[str, dict[str, str]]]
 
@@ -107,7 +109,7 @@ class Sweep:
         theirs: dict[str, dict[str, str]] = {}
         for batch in batches:
             for outcome in batch.outcomes:
-                if outcome[1] == "written" and (told := self._seen(outcome, found)):
+                if outcome[1] == "written" and (told := self._seen(outcome, found, batch.is_again)):
                     self.ledger.add([told])
                 elif outcome[1] == "written":
                     values.append(outcome[0])
@@ -117,7 +119,8 @@ class Sweep:
                     theirs[run_id] = lost
         return values, theirs
 
-    def _seen(self, outcome: Outcome, found: Found) -> Outcome | None:
+    def _seen(self, outcome: Outcome, found: Found, is_again: bool) -> Outcome | None:
+        """What to tell of a value; None where it is missing and is to be written again."""
         value, event, note = outcome
         if error := found.broken.get(value.run_id):
             return value, "unverified", f"not read back: {error}"
@@ -127,9 +130,14 @@ class Sweep:
             now = read_values(node, value.target).get(value.key)
         except MalformedResponse:
             return value, "unverified", "unreadable"
-        if same_json(now, value.new):
+        if holds(now, value.new):
             return value, event, note
-        if same_json(now, value.old):
+        is_missing = same_json(now, value.old)
+        # A run that logs sends its whole summary every few seconds: it wins each time.
+        is_hopeless = is_again if is_missing else now is None
+        if node.get("state") in OPEN_STATES and is_hopeless:
+            return value, "unverified", LOGS_ON
+        if is_missing:
             return None
         return value, "conflict", "changed by another writer after we wrote"
 
@@ -149,7 +157,8 @@ class Sweep:
     def _give_up(self) -> None:
         """Tell what was not seen again: with an error, or after the last sweep."""
         event: Event = "unverified"
-        why = f"not read back: {self.error}" if self.error else "lost to other writers each time"
+        missed = f"missing at {MAX_SWEEPS} readings, and written again after each"
+        why = f"not read back: {self.error}" if self.error else missed
         for batch in self._waiting:
             self.ledger.add(
                 (value, event, why) for value, was, _ in batch.outcomes if was == "written"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,20 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from wb_ops.backfill.recipes import Recipe
-from wb_ops.backfill.request import BackfillRequest, Compute
+from wb_ops.backfill.request import BackfillRequest
 from wb_ops.client.api import Api
 from wb_ops.client.documents import dump_value
-from wb_ops.client.history import Selection
-from wb_ops.client.runs import Run
+from wb_ops.client.run import Run
+from wb_ops.client.scan import MAX_ROWS_IN_FLIGHT
 from wb_ops.client.source import Node
-from wb_ops.errors import CommError, InvalidRequest, MalformedResponse, NotFound
+from wb_ops.client.together import RowsInFlight, runs_together
+from wb_ops.errors import (
+    CommError,
+    IncompleteHistory,
+    InvalidRequest,
+    MalformedResponse,
+    NotFound,
+)
 from wb_ops.warehouse import Warehouse
 
 # run id -> key -> JSON text, None where there is no value
@@ -26,8 +33,7 @@ Values = dict[str, dict[str, str | None]]
 
 Reasons = dict[str, str]
 
-# Signed URLs of histories expire: few are asked for at a time.
-RUNS_PER_STROKE = 200
+INCOMPLETE = "history incomplete"
 
 
 def values_of(
@@ -35,7 +41,8 @@ def values_of(
 ) -> tuple[Values, Reasons]:
     """Compute the values that a request asks for; `nodes` are the runs that may be written to.
 
-    Also says why there are none of a run that was deleted meanwhile, or whose history is broken.
+    Also says why there are none of a run that was deleted meanwhile, or whose history is broken or
+    incomplete.
 
     Raises:
         InvalidRequest: the SQL, the file or a value cannot be used (retry: never).
@@ -47,12 +54,7 @@ def values_of(
         return values_from_table(rows, "The backfill's SQL"), {}
     if request.file is not None:
         return values_from_table(_read_file(Path(request.file)), str(request.file)), {}
-    source = api.source(str(request.owner))
-    if isinstance(request.compute, Recipe):
-        return _values_from_recipe(request, request.compute, api, nodes)
-    assert request.compute is not None  # noqa: S101 - BackfillRequest has checked
-    runs = [Run(source, api.reader, node) for node in nodes]
-    return values_from_function(request.compute, runs, request.max_workers)
+    return values_from_function(request, api, nodes)
 
 
 def values_from_table(rows: pa.Table, what: str) -> Values:
@@ -78,58 +80,36 @@ def values_from_table(rows: pa.Table, what: str) -> Values:
 
 
 def values_from_function(
-    compute: Compute, runs: Sequence[Run], max_workers: int
+    request: BackfillRequest, api: Api, nodes: Sequence[Node]
 ) -> tuple[Values, Reasons]:
     """Call the function for each run, several at once; what else it raises is raised."""
-    reasons: Reasons = {}
+    compute, reasons = request.compute, Reasons()
+    assert compute is not None  # noqa: S101 - BackfillRequest has checked
+    room = RowsInFlight(MAX_ROWS_IN_FLIGHT)
 
     def one(run: Run) -> tuple[str, dict[str, str | None]]:
         try:
-            return run.id, _texts(compute(run), run.id)
-        except (NotFound, MalformedResponse) as error:
+            with room.hold(run.history_line_count):
+                return run.id, _texts(compute(run), run.id)
+        except (NotFound, MalformedResponse, IncompleteHistory) as error:
             reasons[run.id] = _why(error)
             return run.id, {}
 
-    with ThreadPoolExecutor(max_workers, "wb_ops-compute") as pool:
+    source = api.source(str(request.owner))
+    is_checked = not request.include_incomplete
+    runs = runs_together(source, api.reader, nodes, require_complete=is_checked)
+    with ThreadPoolExecutor(request.max_workers, "wb_ops-compute") as pool:
         values = dict(pool.map(one, runs))
-    # The plan shows a value of such a run for each key that the function gives of others.
-    keys = sorted({key for texts in values.values() for key in texts}) or ["(all)"]
+    # The plan shows a value of such a run for each key that it would have, or that others have.
+    known = compute.writes if isinstance(compute, Recipe) else ()
+    keys = known or sorted({key for texts in values.values() for key in texts}) or ["(all)"]
     return values | {run_id: dict.fromkeys(keys) for run_id in reasons}, reasons
 
 
 def _why(error: CommError) -> str:
-    gone = isinstance(error, NotFound)
-    return "deleted since it was listed" if gone else "history unreadable"
-
-
-def _values_from_recipe(
-    request: BackfillRequest, recipe: Recipe, api: Api, nodes: Sequence[Node]
-) -> tuple[Values, Reasons]:
-    """As a function, but the sources of many histories come in one request."""
-    source = api.source(str(request.owner))
-    selection = Selection(recipe.reads)
-    values: Values = {}
-    reasons: Reasons = {}
-    with ThreadPoolExecutor(request.max_workers, "wb_ops-compute") as pool:
-        for some in _strokes([node["name"] for node in nodes]):
-            sources = api.reader.sources_of(source, some)
-
-            def one(run_id: str, found: Mapping[str, Any] = sources) -> dict[str, str | None]:
-                try:
-                    with api.reader.read(source, run_id, selection, found.get(run_id)) as raw:
-                        table = raw.select(raw.merged().table)
-                except (NotFound, MalformedResponse) as error:
-                    reasons[run_id] = _why(error)
-                    return dict.fromkeys(recipe.writes)
-                return _texts(recipe.of_history(table), run_id)
-
-            values |= zip(some, pool.map(one, some), strict=True)
-    return values, reasons
-
-
-def _strokes(run_ids: Sequence[str]) -> Iterator[Sequence[str]]:
-    for at in range(0, len(run_ids), RUNS_PER_STROKE):
-        yield run_ids[at : at + RUNS_PER_STROKE]
+    if isinstance(error, IncompleteHistory):
+        return INCOMPLETE
+    return "deleted since it was listed" if isinstance(error, NotFound) else "history unreadable"
 
 
 def _read_file(path: Path) -> pa.Table:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from wb_ops.client.comparison import holds
 from wb_ops.client.documents import splice, split_members
 from wb_ops.client.operations import Operation, runs_by_id, upsert_buckets
 from wb_ops.client.source import RunSource
@@ -21,7 +21,6 @@ from wb_ops.errors import (
     PermissionDenied,
 )
 from wb_ops.tables.runs import OPEN_STATES
-from wb_ops.tables.values import parse_json
 
 log = logging.getLogger("wb_ops")
 
@@ -251,33 +250,4 @@ def _same_field(sent: object, read: object) -> bool:
 
 
 def _differing(sent: Mapping[str, str], read: Mapping[str, str]) -> Iterable[str]:
-    return (name for name, text in sent.items() if not same_json(text, read.get(name)))
-
-
-def same_json(one: str | None, other: str | None) -> bool:
-    """Whether two JSON texts hold the same typed value; NaN equals NaN, 1 differs from true.
-
-    A server may write a special float as a string, and a whole float as an int.
-    """
-    if one is None or other is None:
-        return one is other
-    return one == other or _canonical(parse_json(one)) == _canonical(parse_json(other))
-
-
-def _canonical(value: Any) -> str:
-    if isinstance(value, bool) or value is None:
-        return json.dumps(value)
-    if isinstance(value, int | float):
-        return _canonical_number(value)
-    if isinstance(value, str):
-        return value if value in ("NaN", "Infinity", "-Infinity") else json.dumps(value)
-    if isinstance(value, Mapping):
-        members = sorted((name, _canonical(member)) for name, member in value.items())
-        return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in members) + "}"
-    return "[" + ",".join(_canonical(member) for member in value) + "]"
-
-
-def _canonical_number(value: float) -> str:
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return json.dumps(value)
+    return (name for name, text in sent.items() if not holds(read.get(name), text))
