@@ -73,6 +73,33 @@ def test_apply_list_and_undo(server: DevServer, api: Any):
     assert len(run("list").stdout.splitlines()) == 2
 
 
+def test_the_list_needs_the_warehouse_alone(server: DevServer, monkeypatch: pytest.MonkeyPatch):
+    run("apply", "--recipe", BEST, "--yes")
+    run("undo", run("list").stdout.split()[0], "--yes")
+    monkeypatch.delenv("WANDB_API_KEY")
+    server.requests.clear()
+    undone, done = run("list").stdout.splitlines()
+    assert f"9 written; undo of {done.split()[0]}" in undone
+    assert len(server.requests) == 0
+    command = ["backfill", "list", "trials", *WAREHOUSE]
+    assert "give entity/project" in CliRunner().invoke(cli, command).stderr
+
+
+def test_the_journal_may_be_kept_apart():
+    apart = ("--warehouse", "duckdb:///journal.duckdb")
+    journal = ("--journal", apart[1])
+    exported = CliRunner().invoke(cli, ["export", "ann/trials", "--to", WAREHOUSE[1]])
+    assert exported.exit_code == 0
+    sql = ("--sql", "select run_id, 1 as one from runs")
+    assert "3 set" in run("plan", *sql, *journal).stdout
+    assert "3 written" in run("apply", *sql, *journal, "--yes").stdout
+    assert run("list").stdout == ""
+    listed = CliRunner().invoke(cli, ["backfill", "list", "ann/trials", *apart])
+    assert "3 runs: 3 written" in listed.stdout
+    undo = ["backfill", "undo", "ann/trials", *apart, listed.stdout.split()[0], "--yes"]
+    assert "3 written" in CliRunner().invoke(cli, undo).stdout
+
+
 def test_without_a_terminal_it_writes_only_with_yes(server: DevServer):
     done = run("apply", "--recipe", BEST)
     assert (done.exit_code, "give --yes" in done.stderr) == (64, True)

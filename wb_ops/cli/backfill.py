@@ -26,6 +26,7 @@ from wb_ops.cli.backfill_output import print_plan, print_report
 from wb_ops.cli.failures import exits_with_advice
 from wb_ops.cli.options import parse_filters
 from wb_ops.client.api import Api
+from wb_ops.client.paths import project_path_parts
 from wb_ops.errors import InvalidRequest, WbOpsError
 from wb_ops.warehouse import Warehouse, connect, dataset_name
 
@@ -60,12 +61,13 @@ _WHAT = (
         default="overwrite",
         show_default=True,
     ),
+    click.option("--journal", help="Another warehouse that keeps the journal."),
     click.option("--filters", help='Which runs, as JSON: \'{"state": "finished"}\'.'),
     click.option("--include-running", is_flag=True, help="Also runs that still log."),
     click.option(
         "--include-incomplete",
         is_flag=True,
-        help="Also runs whose history in the warehouse is incomplete or older than the run.",
+        help="Also runs whose history is incomplete or, in the warehouse, older than the run.",
     ),
 )
 _WRITE = (
@@ -98,7 +100,7 @@ def backfill() -> None:
 @exits_with_advice
 def plan(
     path: str, url: str, dataset: str | None, as_json: bool, diff: bool, out: Path | None,
-    **what: Any,
+    journal: str | None, **what: Any,
 ) -> None:  # fmt: skip
     """Show what would be written; write nothing.
 
@@ -108,7 +110,8 @@ def plan(
     if out is not None and out.suffix not in (".csv", ".json"):
         raise InvalidRequest(f"--out {out}: give a name that ends in .csv or .json.")
     with Api() as api:
-        planned = plan_backfill(_request(api, path, dataset, what), api, connect(url))
+        warehouse, kept = connect(url), connect(journal or url)
+        planned = plan_backfill(_request(api, path, dataset, what), api, warehouse, kept)
     if out is not None:
         out.write_text(planned.to_csv() if out.suffix == ".csv" else planned.to_json())
     print_plan(planned, as_json=as_json, diff=diff)
@@ -121,25 +124,25 @@ def plan(
 @exits_with_advice
 def apply(
     path: str, url: str, dataset: str | None, as_json: bool, yes: bool, expect: str | None,
-    plan_file: str | None, **what: Any,
+    plan_file: str | None, journal: str | None, **what: Any,
 ) -> None:  # fmt: skip
     """Plan (or take a stored plan), ask, write, read back.
 
     Example: wb-ops backfill apply my-team/my-project --warehouse duckdb:///wandb.duckdb
     --recipe 'best("val_acc", also=["loss"])' --yes
     """
-    warehouse = connect(url)
+    warehouse, kept = connect(url), connect(journal or url)
     with Api() as api:
         if plan_file is not None:
             planned = _stored_plan(plan_file, api.source(path).path, dataset, what)
         else:
-            planned = plan_backfill(_request(api, path, dataset, what), api, warehouse)
+            planned = plan_backfill(_request(api, path, dataset, what), api, warehouse, kept)
         if expect is not None and planned.hash != expect:
             raise InvalidRequest(
                 f"The plan is {planned.hash} now, not {expect}: look at it again. "
                 "Nothing was written."
             )
-        _execute(planned, api, warehouse, as_json=as_json, yes=yes)
+        _execute(planned, api, kept, as_json=as_json, yes=yes)
 
 
 @backfill.command()
@@ -166,12 +169,17 @@ def undo(
 @_with(*_WHERE)
 @exits_with_advice
 def list_(path: str, url: str, dataset: str | None, as_json: bool) -> None:
-    """Show the backfills of a project, the newest first."""
-    with Api() as api:
-        source = api.source(path)
-    name = dataset or dataset_name(source.entity, source.project)
+    """Show the backfills of a project, the newest first; asks W&B nothing."""
+    name = dataset or dataset_name(*_project(path))
     for record in list_backfills(connect(url), name):
         click.echo(json.dumps(asdict(record), default=str) if as_json else _line(record))
+
+
+def _project(path: str) -> list[str]:
+    parts = project_path_parts(path)
+    if len(parts) != 2 or not all(parts):
+        raise InvalidRequest(f"{path!r} is no project: give entity/project.")
+    return parts
 
 
 def _request(api: Api, path: str, dataset: str | None, what: Options) -> BackfillRequest:
@@ -231,9 +239,10 @@ def _execute(
 def _line(record: BackfillRecord) -> str:
     counts = ", ".join(f"{count} {event}" for event, count in record.counts.items())
     state = "" if record.is_finished else "; unfinished: apply --resume"
+    undone = f"; undo of {record.undo_of}" if record.undo_of else ""
     return (
         f"{record.backfill_id}  {record.started_at:%Y-%m-%d %H:%M:%S}  {record.target}  "
-        f"{record.runs} runs: {counts}{state}"
+        f"{record.runs} runs: {counts}{undone}{state}"
     )
 
 
