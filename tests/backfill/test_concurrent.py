@@ -1,4 +1,4 @@
-"""Many processes and the real SDK write to the same runs at once: nothing of ours is missing."""
+"""Many processes and the real SDK write to the same runs at once: nothing of theirs is missing."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from wb_ops import Api
+from wb_ops import Api, BackfillRequest, Warehouse, write_backfill
 from wb_ops.devserver import DevServer
 
 HERE = Path(__file__).parent
@@ -20,6 +22,10 @@ RUNS = int(os.environ.get("WB_OPS_WRITER_RUNS", "50"))
 # One warehouse for all of them, or one each: they know nothing of each other in either case.
 IS_SHARED = os.environ.get("WB_OPS_WRITERS_SHARE") == "1"
 EDITS = int(os.environ.get("WB_OPS_SDK_EDITS", "6"))
+LIVE = int(os.environ.get("WB_OPS_SDK_LIVE", "2"))
+# The SDK sends its lines and its whole summary this often; 15 s unless it is told otherwise.
+SENDS_EVERY_S = os.environ.get("WB_OPS_SDK_SENDS_EVERY_S", "0.5")
+THEIRS = '"h": {"bins": [1e400, NaN]}'
 
 
 @pytest.fixture
@@ -31,11 +37,30 @@ def environ(server: DevServer, tmp_path: Path) -> dict[str, str]:
     }  # fmt: skip
 
 
+@pytest.fixture
+def sdk(
+    server: DevServer, environ: dict[str, str], tmp_path: Path
+) -> Iterator[subprocess.Popen[str]]:
+    server.seed_runs(
+        {"entity": "ann", "project": "trials", "run_id": f"r{index:03}",
+         "summary": f'{{"acc": 0.50, {THEIRS}}}'}
+        for index in range(RUNS)
+    )  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "sdk_writers.py"), str(EDITS), str(LIVE), SENDS_EVERY_S],
+        env=environ, cwd=tmp_path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    yield process
+    process.kill()
+
+
 def start(server: DevServer, folder: Path, writer: int) -> subprocess.Popen[str]:
     url = f"duckdb:///{folder / ('w.duckdb' if IS_SHARED else f'w{writer}.duckdb')}"
     return subprocess.Popen(
         [sys.executable, str(HERE / "backfill_once.py"), server.url, server.api_key, url,
-         f"key{writer}", str(writer), "journal"],
+         f"key{writer}", str(writer), "journal", "running"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
 
@@ -46,48 +71,73 @@ def report_of(process: subprocess.Popen[str]) -> dict[str, Any]:
     return dict(json.loads(output.splitlines()[-1]))
 
 
-def test_every_key_of_every_writer_is_there_when_all_have_ended(
+def texts_of(api: Api) -> dict[str, str]:
+    return {node["name"]: node["summaryMetrics"] for node in api.source("ann/trials").iter_nodes()}
+
+
+def missing(texts: dict[str, str]) -> Counter[str]:
+    """How many of our keys each run lacks."""
+    lacks: Counter[str] = Counter()
+    for run_id, text in texts.items():
+        summary = json.loads(text)
+        lacks[run_id] = sum(summary.get(f"key{writer}") != writer for writer in range(WRITERS))
+    return +lacks
+
+
+def test_many_writers_on_the_same_runs(
     server: DevServer,
     api: Api,
+    warehouse: Warehouse,
     tmp_path: Path,
-    environ: dict[str, str],
-    request: pytest.FixtureRequest,
+    sdk: subprocess.Popen[str],
 ):
-    server.seed_runs(
-        {"entity": "ann", "project": "trials", "run_id": f"r{index:03}",
-         "summary": '{"acc": 0.50, "h": {"bins": [1e400, NaN]}}'}
-        for index in range(RUNS)
-    )  # fmt: skip
-    sdk = subprocess.Popen(
-        [sys.executable, str(HERE / "sdk_writers.py"), str(EDITS)], env=environ, cwd=tmp_path,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    request.addfinalizer(sdk.kill)
-    assert sdk.stdout is not None
-    assert sdk.stdout.readline() == "ready\n"
+    finished = [f"r{index:03}" for index in range(RUNS)]
+    live = [f"live{number}" for number in range(LIVE)]
     reports = [report_of(one) for one in [start(server, tmp_path, n) for n in range(WRITERS)]]
-    live = api.run("ann/trials/live")
-    assert (live.state, "key0" in live.summary) == ("running", False)
-    sdk.communicate(timeout=100)
+    assert {api.run(f"ann/trials/{run_id}").state for run_id in live} == {"running"}
+    steps = int(sdk.communicate(timeout=200)[0].splitlines()[-1])
     assert sdk.returncode == 0
 
-    print(*reports, sep="\n")
-    assert [report["conflicts"] for report in reports] == [0] * WRITERS
-    assert [report["written"] for report in reports] == [RUNS] * WRITERS
-    texts = {node["name"]: node["summaryMetrics"] for node in api.source("ann/trials").iter_nodes()}
-    summaries = [json.loads(texts[f"r{index:03}"]) for index in range(RUNS)]
-    lost = [
-        (index, writer)
-        for index, summary in enumerate(summaries)
-        for writer in range(WRITERS)
-        if summary.get(f"key{writer}") != writer
-    ]
-    print("lost:", lost)
+    # Each value is told as what it was when it was read back; in a finished run it was there.
+    told = {name: Counter[str]() for name in ("written", "unverified", "conflicts")}
+    for report in reports:
+        for name, counts in told.items():
+            counts.update(report[name])
+        print({name: len(x) if isinstance(x, list) else x for name, x in report.items()})
+    assert all(told["written"][run_id] == WRITERS for run_id in finished)
+    for run_id in live:
+        assert sum(counts[run_id] for counts in told.values()) == WRITERS
+
+    texts = texts_of(api)
+    lacks = missing(texts)
+    print("live runs:", {name: sum(c[one] for one in live) for name, c in told.items()})
+    print("of", WRITERS * LIVE, "values missing at their end:", sum(lacks[one] for one in live))
+    print("finished runs that lack values:", {one: n for one, n in lacks.items() if one[0] == "r"})
     # W&B's own loop sends the whole summary that it once read: what came since is lost to it.
-    assert [index for index, _ in lost if index >= EDITS] == []
-    for index in range(EDITS, RUNS):
-        assert '{"bins": [1e400, NaN]}' in texts[f"r{index:03}"]
-    assert [summary.get("edited") for summary in summaries[:EDITS]] == list(range(EDITS))
+    assert set(lacks) <= {*finished[:EDITS], *live}
+    assert_theirs_are_there(api, texts, steps)
+
+    # Now that nobody else writes, what the SDK's whole summaries took away comes to stay.
+    for writer in range(WRITERS):
+        values = {f"key{writer}": writer}
+        request = BackfillRequest("ann", "trials", compute=lambda run, values=values: values)
+        write_backfill(request, api, warehouse)
+    texts = texts_of(api)
+    assert missing(texts) == {}
+    assert_theirs_are_there(api, texts, steps)
+
+
+def assert_theirs_are_there(api: Api, texts: dict[str, str], steps: int) -> None:
+    """What the SDK logged and edited, and the members of nobody."""
+    for index in range(RUNS):
+        summary = json.loads(texts[f"r{index:03}"])
+        assert summary.get("edited") == (index if index < EDITS else None)
+        # The SDK writes numbers in its own way; ours keep their text.
+        assert index < EDITS or THEIRS in texts[f"r{index:03}"]
+    for number in range(LIVE):
+        summary = json.loads(texts[f"live{number}"])
+        assert (summary["last"], summary["steps"], summary["_step"]) == (steps, steps - 1, steps)
+        assert api.run(f"ann/trials/live{number}").history_table().num_rows == steps + 1
 
 
 def test_the_sdk_reads_what_was_written(server: DevServer, tmp_path: Path, environ: dict[str, str]):
@@ -98,7 +148,7 @@ def test_the_sdk_reads_what_was_written(server: DevServer, tmp_path: Path, envir
          '{"acc": 0.5, "nan": NaN, "inf": -Infinity, "big": 9007199254740993}', "journal"],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
-    assert report_of(process)["written"] == 1
+    assert report_of(process)["written"] == ["r0"]
     code = "import wandb; print(repr(wandb.Api().run('ann/trials/r0').summary['best']))"
     done = subprocess.run(
         [sys.executable, "-c", code], env=environ, cwd=tmp_path, capture_output=True, text=True,
