@@ -35,6 +35,15 @@ def missing(members: Mapping[str, str], node: Node, target: Target) -> dict[str,
     return {key: text for key, text in members.items() if key not in now}
 
 
+def with_owed(note: str | None, owed: Texts | None) -> str | None:
+    """A note that keeps the text of members of others that are not put back."""
+    if not owed:
+        return note
+    members = ", ".join(f"{key}: {text or '(removed)'}" for key, text in owed.items())
+    told = f"replaced members of others, not put back by then: {members}"
+    return told if note is None else f"{note}; {told}"
+
+
 class Around:
     """Finds what others wrote meanwhile. `before` is None where the server did not say.
 

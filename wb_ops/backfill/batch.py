@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from wb_ops.backfill.around import Around, missing, replaced
+from wb_ops.backfill.around import Around, missing, replaced, with_owed
 from wb_ops.backfill.journal import Event, Outcome
 from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.policy import refusal
@@ -99,12 +99,19 @@ class Batch:
 
     def _tell_owed(self) -> None:
         """Log members of others that are not put back; the journal's notes have their text."""
-        for run_id, members in self._owed.items():
-            log.warning("run %s: %s of other writers may be lost", run_id, ", ".join(members))
+        owed = {run_id: self._unanswered(run_id, members) for run_id, members in self._owed.items()}
+        for run_id, members in owed.items():
+            if members:
+                log.warning("run %s: %s of other writers may be lost", run_id, ", ".join(members))
         self.outcomes = [
-            (value, event, _with_owed(note, self._owed.get(value.run_id)))
+            (value, event, with_owed(note, owed.get(value.run_id)))
             for value, event, note in self.outcomes
         ]
+
+    def _unanswered(self, run_id: str, members: Texts) -> Texts:
+        """Those that nobody looks for later: new ones are put back after they were read back."""
+        later = self.theirs.get(run_id, {}) if self.error is None else {}
+        return {key: text for key, text in members.items() if key not in later}
 
     def _fetch(self, run_ids: Mapping[str, object]) -> dict[str, Node]:
         # The window opens when the request leaves, not when its answer has come.
@@ -256,11 +263,3 @@ class Batch:
     def _close_rest(self, event: Event, note: str) -> None:
         for run_id in self._open:
             self._close_run(run_id, event, note)
-
-
-def _with_owed(note: str | None, owed: Texts | None) -> str | None:
-    if not owed:
-        return note
-    members = ", ".join(f"{key}: {text or '(removed)'}" for key, text in owed.items())
-    told = f"replaced members of others, not put back by then: {members}"
-    return told if note is None else f"{note}; {told}"
