@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Sequence
+from functools import partial
 
 from wb_ops import (
     Api,
@@ -33,13 +35,13 @@ def write(request: BackfillRequest, api: Api, warehouse: Warehouse) -> BackfillR
         return error.report
 
 
-if __name__ == "__main__":
-    url, api_key, warehouse_url, key, value, dataset, *words = sys.argv[1:]
+def run(arguments: Sequence[str], tell: Callable[[str], object]) -> None:
+    url, api_key, warehouse_url, key, value, dataset, *words = arguments
     request = BackfillRequest(
         "ann", "trials", compute=lambda run: {key: json.loads(value)}, dataset=dataset,
         include_running="running" in words,
     )  # fmt: skip
-    print("ready", flush=True)
+    tell("ready")
     with Api({"base_url": url}, api_key=api_key) as api:
         report = write(request, api, connect(warehouse_url))
     document = {
@@ -52,4 +54,8 @@ if __name__ == "__main__":
         "requests": report.requests,
         "window_s": report.window_s,
     }
-    print(json.dumps(document), flush=True)
+    tell(json.dumps(document))
+
+
+if __name__ == "__main__":
+    run(sys.argv[1:], partial(print, flush=True))

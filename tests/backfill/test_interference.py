@@ -99,6 +99,29 @@ def test_their_value_after_ours_stays_and_is_a_conflict(
     assert text_of("r00") == '{"best": 9}'
 
 
+@pytest.mark.parametrize(
+    ("theirs", "is_conflict"),
+    [('{"acc": 2.50, "best": 0, "theirs": 1.50}', False), ('{"acc": 0.5, "best": 7}', True)],
+    ids=["their key", "our key"],
+)
+def test_what_they_write_while_we_wait_for_a_limit_stays(
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf, theirs: str,
+    is_conflict: bool,
+):  # fmt: skip
+    """The write that comes after the wait is made of a fresh reading."""
+
+    def edit() -> None:
+        server.edit_run("ann", "trials", "r00", summary=theirs)
+
+    limit = Responder.rate_limited(0.1)
+    server.faults.add(Fault(Matcher(operation="UpsertBucket"), limit, action=edit))
+    report = write(api, warehouse)
+    assert [value.run_id for value in report.conflicts] == (["r00"] if is_conflict else [])
+    best = '"best": 7' if is_conflict else '"best": 1'
+    assert text_of("r00") == theirs.replace('"best": 0', best)
+    assert json.loads(text_of("r01"))["best"] == 1
+
+
 def test_tags_of_others_stay(api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf):
     meanwhile(server, tags=["theirs"])
     request = BackfillRequest(

@@ -23,6 +23,7 @@ from wb_ops import (
     InvalidRequest,
     Warehouse,
     execute_backfill,
+    filters,
     plan_backfill,
     write_backfill,
 )
@@ -62,6 +63,28 @@ class TestReasons:
     def test_a_filtered_run_says_so(self, api: Api, warehouse: Warehouse, project: DevServer):
         counts = plan_backfill(replace(SQL, filters=ONE), api, warehouse).counts
         assert counts == {"set": 1, "skipped (outside the filters)": 60}
+
+    @pytest.mark.parametrize(
+        "chosen",
+        [
+            filters.state == "finished",
+            filters.tags.contains("good"),
+            filters.config("lr") > 0.4,
+            filters.summary("acc") >= 0.9,
+            filters.created_at > "2027-01-01T00:00:00Z",
+        ],
+        ids=["state", "tags", "config", "summary", "time"],
+    )
+    def test_runs_are_chosen_by_what_they_are(
+        self, api: Api, warehouse: Warehouse, server: DevServer, chosen: filters.Filter
+    ):
+        server.seed_run("ann", "trials", "no", state="crashed", summary='{"acc": 0.1}')
+        server.seed_run(
+            "ann", "trials", "yes", summary='{"acc": 0.9}', config={"lr": 0.5}, tags=["good"],
+            created_at="2028-01-01T00:00:00",
+        )  # fmt: skip
+        request = BackfillRequest("ann", "trials", compute=lambda run: {"x": 1}, filters=chosen)
+        assert [value.run_id for value in plan_backfill(request, api, warehouse).values] == ["yes"]
 
     def test_a_history_that_was_never_exported_is_incomplete(
         self, api: Api, warehouse: Warehouse, project: DevServer
