@@ -34,7 +34,7 @@ types: $(READY) ## check types
 soak: $(READY) ## the long proofs: kills, crowds, convergence, faults (WB_OPS_KILLS, WB_OPS_SEED)
 	WB_OPS_EXAMPLES=200 WB_OPS_STEPS=30 $(BIN)/python -m pytest tests/export/test_convergence.py
 	WB_OPS_KILLS=$${WB_OPS_KILLS:-200} $(BIN)/python -m pytest tests/export/test_kill.py tests/backfill/test_kill.py tests/contract/test_safety.py --timeout 3600
-	WB_OPS_WRITERS=8 WB_OPS_WRITER_RUNS=200 WB_OPS_SDK_EDITS=20 $(BIN)/python -m pytest tests/backfill/test_concurrent.py --timeout 3600
+	WB_OPS_WRITERS=8 WB_OPS_WRITER_RUNS=200 WB_OPS_SDK_EDITS=20 WB_OPS_SDK_LIVE=4 $(BIN)/python -m pytest tests/backfill/test_concurrent.py --timeout 3600
 	WB_OPS_CORPUS=1 $(BIN)/python -m pytest tests/export/test_corpus.py --timeout 3600
 	WB_OPS_SCHEDULES=$${WB_OPS_SCHEDULES:-1000} $(BIN)/python -m pytest tests/client/test_simulation.py -s
 

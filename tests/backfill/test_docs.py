@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 from click.testing import CliRunner
 
+from wb_ops import Api, ExportRequest, connect, execute_export, plan_export
 from wb_ops.backfill.recipes import RECIPES
 from wb_ops.backfill.request import Policy
 from wb_ops.backfill.targets import Target
@@ -29,6 +30,10 @@ def my_project(server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WANDB_API_KEY", server.api_key)
     monkeypatch.setenv("WANDB_BASE_URL", server.url)
     monkeypatch.chdir(tmp_path)
+    with Api() as api:
+        warehouse = connect("duckdb:///wandb.duckdb")
+        export = ExportRequest("my-team", "my-project")
+        execute_export(plan_export(export, api, warehouse), api, warehouse)
     return server
 
 
@@ -36,12 +41,13 @@ def test_the_code_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str], ap
     names: dict[str, Any] = {}
     for number, code in enumerate(PYTHON):
         exec(compile(code, f"docs/backfill.md, block {number + 1}", "exec"), names)
-        if number == 2:
+        if number == 3:
             assert api.run("my-team/my-project/r1").tags == ["good"]
     printed = capsys.readouterr().out
     assert "r1  best_val_acc: (none) -> 1.0" in printed
     assert "6 written; 2 runs changed" in printed
-    assert dict(api.run("my-team/my-project/r1").summary) == {}, "the last block takes it back"
+    summary = dict(api.run("my-team/my-project/r1").summary)
+    assert summary == {"lines": 4}, "what came before the last block is taken back"
 
 
 def test_the_commands_run():
