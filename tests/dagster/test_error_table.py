@@ -106,6 +106,18 @@ def test_a_server_that_stays_down_is_bounded_and_keeps_its_facts(bench):
     assert RUN_RETRY_TAG not in ran.tags
 
 
+def test_every_failure_says_what_a_support_would_ask(bench):
+    bench.wandb = {"max_attempts": 2, "max_wait_s": 0.0}
+    bench.fail(Responder(status=429, headers={"Retry-After": "7200", "X-Request-Id": "req-7"}))
+    shown = bench.run().shown
+    assert shown["wandb/http_status"] == 429
+    assert shown["wandb/request_id"] == "req-7"
+    assert shown["wandb/operation"] == "Runs"
+    assert shown["wandb/path"] == "ann/demo"
+    assert shown["wandb/attempts"] == 1
+    assert shown["wandb/retry_after_s"] == 7200
+
+
 def test_a_write_whose_answer_was_lost_is_verified_and_not_repeated(bench):
     bench.run()
     bench.server.requests.clear()
@@ -154,3 +166,9 @@ def test_an_error_inside_a_users_own_asset_needs_the_block_only(bench):
 
     ran = bench.run(own)
     assert ran.shown["wandb/path"] == "ann/demo/no-such-run"
+
+
+def test_what_the_server_says_ends_before_what_to_do_begins(bench):
+    bench.fail(Responder.error(401, "user is not logged in"), times=None)
+    said = bench.run().failure.step_failure_data.user_failure_data.description
+    assert "user is not logged in. Check the API key" in said

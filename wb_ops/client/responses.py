@@ -136,7 +136,7 @@ def read_token(response: Response, facts: Facts) -> dict[str, Any]:
 def status_error(response: Response, facts: Facts, *, is_write: bool = False) -> CommError:
     """Map an answer outside 2xx to its error."""
     status = response.status
-    text = _error_text(response.body)
+    text = _sentence(_error_text(response.body))
     what = f"{facts.get('operation')} {facts.get('path') or ''}".strip()
     if is_write and status >= 500:
         return OutcomeUnknown(
@@ -166,7 +166,7 @@ def _message_error(
     if is_write and cls in (RateLimited, ServerUnavailable):
         # Some of the writes in the request may have been carried out: it is not sent again blind.
         cls = OutcomeUnknown
-    message = f"{facts.get('operation')} {facts.get('path') or ''}: {_cut(text)}"
+    message = f"{facts.get('operation')} {facts.get('path') or ''}: {_sentence(_cut(text))}"
     return cls(f"{message} {_REMEDIES.get(cls, '')}".strip(), **facts)
 
 
@@ -193,6 +193,10 @@ def _error_text(body: bytes) -> str:
         text = body.decode("utf-8", "replace")
         return "" if "<html" in text.lower() else _cut(text)
     return _cut("; ".join(_messages(answer)) if isinstance(answer, dict) else "")
+
+
+def _sentence(text: str) -> str:
+    return f"{text}." if text and text[-1] not in ".!?…" else text
 
 
 def _cut(text: str) -> str:
