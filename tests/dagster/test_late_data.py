@@ -136,6 +136,17 @@ def test_states_that_are_not_exported_are_not_observed(bench):
     assert watched.observe() == {day(3)}
 
 
+def test_runs_that_the_filters_leave_out_are_not_observed(bench):
+    watched = Watched(
+        bench, late_data_condition(timedelta(days=7)), filters={"config.lr.value": 0.5}
+    )
+    watched.observe()
+    watched.seed("other", 2, config={"lr": 0.1})
+    assert watched.observe() == set()
+    watched.seed("ours", 3, config={"lr": 0.5})
+    assert watched.observe() == {day(3)}
+
+
 def test_a_deletion_is_a_change(watched: Watched):
     watched.bench.server.delete_run("ann", "demo", "ago3")
     assert watched.observe() == {day(3)}

@@ -14,6 +14,7 @@ from wb_ops.dagster import (
     created_days,
     run_partitions,
 )
+from wb_ops.dagster.sensors import MAX_PAGE
 from wb_ops.devserver import Fault, Matcher, Responder
 from wb_ops.errors import AuthenticationFailed, NotFound, RequestTimeout
 
@@ -179,6 +180,21 @@ def test_every_run_gets_its_turn_where_very_many_end_in_one_moment(bench):
     launched = [ticks.launched() for _ in range(4)]
     assert [len(some) for some in launched] == [260, 260, 1, 0]
     assert launched[2] == ["later"]
+
+
+def test_more_than_a_page_of_runs_that_end_in_one_moment_do_not_stop_it(bench):
+    moment = START + timedelta(minutes=1)
+    bench.server.seed_runs(
+        {"entity": "ann", "project": "demo", "run_id": f"tie-{number:04}", "state": "finished",
+         "created_at": moment, "heartbeat_at": moment}
+        for number in range(MAX_PAGE + 10)
+    )  # fmt: skip
+    seed(bench, "later", 2)
+    ticks = Ticks(bench, max_runs_per_tick=400)
+    launched = [ticks.launched() for _ in range(4)]
+    assert [len(some) for some in launched] == [400, 400, 211, 0]
+    assert len({run_id for some in launched for run_id in some}) == MAX_PAGE + 11
+    assert launched[2][-1] == "later"
 
 
 def test_while_the_server_asks_to_wait_no_tick_asks_it(bench):

@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
@@ -52,13 +52,11 @@ class Lookback:
         return {key: _hash(sorted(digests)) for key, digests in found.items()}
 
     def _ended(self, request: ExportRequest, wandb: WandbResource) -> Iterator[Node]:
+        from wb_ops.export.listing import whole_filters
         from wb_ops.tables.runs import OPEN_STATES
 
         start = min(window.start for window in self.windows.values()).astimezone(UTC)
-        since: dict[str, Any] = {"createdAt": {"$gte": start.strftime("%Y-%m-%dT%H:%M:%SZ")}}
-        if request.states:
-            since["state"] = {"$in": sorted(request.states)}
-        chosen = {"$and": [dict(request.filters), since]} if request.filters else since
+        chosen = whole_filters(replace(request, since=start))
         for node in wandb.get_api().source(str(request.owner)).iter_nodes(chosen):
             if node.get("state") not in OPEN_STATES:
                 yield node

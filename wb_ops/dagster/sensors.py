@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import dagster as dg
 
@@ -15,9 +15,6 @@ from wb_ops.dagster.cursor import OVERLAP, Cursor
 from wb_ops.dagster.launches import EndedRun, sensor_result
 from wb_ops.dagster.resource import WandbResource
 from wb_ops.errors import WbOpsError
-
-if TYPE_CHECKING:
-    from wb_ops.client.source import Node
 
 ENDED_STATES = ("finished", "failed", "crashed", "killed", "preempted")
 # Dagster gives a sensor 60 s. No request is begun after this, and the last one takes a third of it.
@@ -53,11 +50,12 @@ def build_finished_runs_sensor(
       before the first window, or in one that is no partition yet, is left to a schedule.
     - dynamic: the run's id becomes a partition, and there is one launch for each run.
 
-    A tick costs one request; where W&B cannot give the page, smaller ones are asked for, for half
-    a minute at most. What was read by then is launched, and the next tick goes on after it. W&B
-    not answering at all, or asking to wait, skips the tick and leaves the cursor as it is; what
-    no later tick can cure (a wrong key, no such project) fails it. It needs the resource `wandb`.
-    A run's end is its last heartbeat: a later edit is not one.
+    A tick costs one request, and one more for each 1,000 runs that ended in one moment; where W&B
+    cannot give a page, smaller ones are asked for, for half a minute at most. What was read by
+    then is launched, and the next tick goes on after it. W&B not answering at all, or asking to
+    wait, skips the tick and leaves the cursor as it is; what no later tick can cure (a wrong key,
+    no such project) fails it. It needs the resource `wandb`. A run's end is its last heartbeat: a
+    later edit is not one.
 
     Args:
         entity, project, filters: as ExportRequest.
@@ -118,32 +116,34 @@ class _Watch:
     def tick(self, context: dg.SensorEvaluationContext, wandb: WandbResource) -> Tick:
         cursor = _cursor(context, self.start_at or datetime.now(UTC) - OVERLAP)
         try:
-            nodes = self._fetch(wandb, cursor)
+            new = self._fetch_new(wandb, cursor)
         except WbOpsError as error:
             if not error.advice.retryable:
                 raise
             return dg.SkipReason(f"{error.message} The next tick asks again.")
-        ended = [EndedRun.of(node) for node in nodes if node.get("heartbeatAt")]
-        new = [run for run in ended if cursor.is_new(run.run_id, run.at)][: self.max_runs]
         if not new:
             return dg.SkipReason(f"No run of {self.path} has ended since the last tick.")
         return sensor_result(new, self.partitions_def, cursor)
 
-    def _fetch(self, wandb: WandbResource, cursor: Cursor) -> list["Node"]:
+    def _fetch_new(self, wandb: WandbResource, cursor: Cursor) -> list[EndedRun]:
+        """The runs whose end was not reported yet, the oldest first, as many as a tick may have."""
+        # So many hold the new ones behind those that were seen. Only where more than a page of
+        # runs ended in one moment is a second one asked for.
         size = min(MAX_PAGE, self.max_runs + len(cursor.seen))
         filters = _filters(self.filters, self.states, cursor)
-        nodes: list[Node] = []
+        new: list[EndedRun] = []
         with wandb.open_api(TICK_BUDGET_S) as api:
             listed = api.source(self.path).iter_nodes(filters, "+heartbeat_at", size)
+            ended = (EndedRun.of(node) for node in listed if node.get("heartbeatAt"))
             try:
-                # No more than one page is read: a second one would be a second request. What
-                # was read is kept when the listing breaks off.
-                for node in islice(listed, size):
-                    nodes.append(node)
+                # What was read is kept when the listing breaks off.
+                unseen = (run for run in ended if cursor.is_new(run.run_id, run.at))
+                for run in islice(unseen, self.max_runs):
+                    new.append(run)
             except WbOpsError as error:
-                if not (nodes and error.advice.retryable):
+                if not (new and error.advice.retryable):
                     raise
-        return nodes
+        return new
 
 
 def _cursor(context: dg.SensorEvaluationContext, start: datetime) -> Cursor:

@@ -104,6 +104,11 @@ def scope_filters(request: ExportRequest) -> dict[str, Any]:
     return _all_of(request.filters, states)
 
 
+def whole_filters(request: ExportRequest) -> dict[str, Any]:
+    """The filter of the whole listing: the request's scope inside its window."""
+    return _all_of(scope_filters(request), window_filters(request))
+
+
 def _moved(marks: Marks) -> dict[str, Any]:
     if marks.watermark is None:
         return {}
