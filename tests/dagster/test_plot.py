@@ -9,6 +9,7 @@ import dagster as dg
 import pytest
 
 from wb_ops.dagster import build_wandb_assets, created_days
+from wb_ops.dagster.plot import robust_limits
 
 
 def curves(bench, **options) -> str | None:
@@ -34,6 +35,31 @@ def test_special_floats_and_odd_names_are_drawn_too(bench):
     rows = ['{"_step": 0, "a\\"]loss": NaN}', '{"_step": 1, "a\\"]loss": Infinity}', {"_step": 2}]
     bench.server.seed_run("ann", "demo", "odd", history=rows)
     assert curves(bench, main_metric='a"]loss').startswith('![a" loss](')
+
+
+def test_names_that_look_like_formulas_or_private_are_drawn_as_they_are(bench):
+    bench.server.seed_run(
+        "ann", "demo", "odd", display_name="_$x^$", history=[{"a": 1}, {"$b_loss^$": 2}]
+    )
+    assert curves(bench, main_metric="$b_loss^$").startswith("![$b_loss^$](")
+
+
+def test_a_value_far_off_does_not_hide_the_others():
+    curve = [2.0 - step / 50 for step in range(60)]
+    low, high = robust_limits([*curve, 21.3])
+    assert low < min(curve)
+    assert max(curve) < high < 3
+    low, high = robust_limits([*curve, float("inf"), float("nan"), -1e9])
+    assert -1 < low < min(curve)
+    assert high > max(curve)
+
+
+def test_where_nothing_is_far_off_all_is_shown():
+    assert robust_limits([2.0 - step / 50 for step in range(60)]) is None
+    assert robust_limits([1.0] * 60) is None
+    assert robust_limits([1.0, 2.0, 900.0]) is None
+    two_scales = [0.1, 0.2] * 30 + [900.0, 901.0] * 10
+    assert robust_limits(two_scales) is None
 
 
 def test_without_matplotlib_there_is_no_picture_and_no_complaint(

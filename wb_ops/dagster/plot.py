@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
+import math
 import re
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 MAX_RUNS = 12
 MAX_POINTS = 200
+MAX_NAME = 24
+# Of fewer values nobody can say which are the outliers.
+MIN_VALUES = 20
 # Without a wish, the first of these that some key matches, in alphabetical order.
 _LIKELY = (r"(val|valid|eval|test).*loss", r"loss", r"(val|valid|eval|test).*acc", r"acc", r"")
 
@@ -37,8 +42,9 @@ _CURVES = """
         where run_id in (select run_id from newest) and {column} is not null
     ),
     width as (select (max(_step) - min(_step)) / {max_points} + 1 as steps from points)
-    select run_id, min(_step) as step, avg(value) as value
-    from points, width group by run_id, floor(_step / width.steps) order by run_id, step
+    select run_id, display_name, min(_step) as step, avg(value) as value
+    from points join runs using (run_id), width
+    group by run_id, display_name, floor(_step / width.steps) order by run_id, step
 """
 
 
@@ -80,20 +86,49 @@ def _draw(key: str, points: Sequence[Mapping[str, Any]]) -> bytes:
     # Without pyplot: no window system, and no state shared between threads.
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 3), dpi=72, layout="constrained")
+    figure = Figure(figsize=(8, 3.2), dpi=80, layout="constrained")
     axes = figure.subplots()
+    lines = []
     for run_id in dict.fromkeys(point["run_id"] for point in points):
         curve = [point for point in points if point["run_id"] == run_id]
         steps = [point["step"] for point in curve]
         # A curve of one point is no line.
         marker = "o" if len(curve) == 1 else None
-        axes.plot(steps, [point["value"] for point in curve], lw=1, marker=marker, label=run_id)
-    axes.set(xlabel="step", ylabel=key)
-    axes.legend(fontsize=6, ncols=2)
+        lines += axes.plot(steps, [point["value"] for point in curve], lw=1.2, marker=marker)
+    # Names are texts, never formulas, and none is left out of the legend for its first letter.
+    axes.set_xlabel("step")
+    axes.set_ylabel(key, parse_math=False)
+    legend = figure.legend(lines, [" "] * len(lines), loc="outside right upper", fontsize=8)
+    for text, name in zip(legend.get_texts(), _names(points), strict=True):
+        text.set(text=name, parse_math=False)
+    if limits := robust_limits([point["value"] for point in points]):
+        axes.set_ylim(*limits)
+        axes.set_title("far outliers are not shown", fontsize=8, loc="right")
     axes.grid(alpha=0.3)
     file = io.BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
+
+
+def _names(points: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What people call the runs, in the order of their curves."""
+    names = {point["run_id"]: point["display_name"] or point["run_id"] for point in points}
+    return [name[:MAX_NAME] for name in names.values()]
+
+
+def robust_limits(values: Sequence[float]) -> tuple[float, float] | None:
+    """Return the range to show where a few values lie so far off that they would hide the rest."""
+    finite = sorted(value for value in values if math.isfinite(value))
+    if len(finite) < MIN_VALUES:
+        return None
+    cuts = statistics.quantiles(finite, n=20)
+    low, high = cuts[0], cuts[-1]
+    room = high - low
+    if room == 0 or (finite[0] >= low - room and finite[-1] <= high + room):
+        return None
+    near = [value for value in finite if low - room <= value <= high + room]
+    margin = (near[-1] - near[0]) * 0.05
+    return near[0] - margin, near[-1] + margin
 
 
 def _markdown(key: str, image: bytes) -> str:
