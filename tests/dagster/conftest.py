@@ -104,11 +104,12 @@ class Bench:
     project: str = PROJECT
     key: str = KEY
     retry_policy: dg.RetryPolicy | None = FAST
+    url: str | None = None
 
     @property
     def resources(self) -> dict[str, Any]:
         given = {"base_url": self.server.url, "api_key": KEY, "max_attempts": 1, **self.wandb}
-        url = f"duckdb:///{self.folder / 'warehouse.duckdb'}"
+        url = self.url or f"duckdb:///{self.folder / 'warehouse.duckdb'}"
         return {"wandb": WandbResource(**given), "warehouse": WarehouseResource(url=url)}
 
     @property
@@ -122,7 +123,7 @@ class Bench:
         )
 
     def best_metrics(self, **changed: Any) -> dg.AssetsDefinition:
-        values = {} if "compute" in changed else {"sql": BEST_SQL}
+        values = {} if {"compute", "file"} & changed.keys() else {"sql": BEST_SQL}
         return build_wandb_backfill_asset(
             name="best_metrics", entity=ENTITY, project=self.project,
             **{**values, "retry_policy": self.retry_policy, **changed},

@@ -17,7 +17,7 @@ from dagster.components.testing.test_cases import (
     TestTranslationBatched,
 )
 
-from wb_ops.dagster import WandbProjectComponent, WandbTableProps
+from wb_ops.dagster import WandbBackfill, WandbProjectComponent, WandbTableProps
 
 HISTORY = dg.AssetKey(["ann__demo", "history"])
 
@@ -89,6 +89,48 @@ def test_what_it_defines_materializes(bench):
     assert bench.rows("select count(*) as runs from runs") == [{"runs": 3}]
 
 
+def test_backfills_are_assets_after_history_with_all_their_options(bench):
+    url = f"duckdb:///{bench.folder / 'warehouse.duckdb'}"
+    best = {"name": "best", "recipe": 'best("val_acc")', "policy": "only_missing", "safe": True}
+    tags = {
+        "name": "good", "target": "tags", "filters": {"name": {"$in": ["r1", "r2"]}},
+        "sql": "select run_id, max(val_acc) > 0.45 as good from history group by run_id",
+        "max_changes": 2, "op": {"pool": "slow", "tags": {"a": "b"}},
+    }  # fmt: skip
+    with loaded(
+        warehouse=url, base_url=bench.server.url, api_key=bench.key, backfills=[best, tags],
+        translation={"key": "ml/{{ props.table }}", "tags": {"kind": "{{ props.kind }}"}},
+    ) as defs:  # fmt: skip
+        spec = defs.resolve_assets_def(["ml", "best"]).get_asset_spec(dg.AssetKey(["ml", "best"]))
+        good = defs.resolve_assets_def(["ml", "good"])
+        job = defs.resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=bench.instance).success
+    assert {str(one.asset_key.path[-1]) for one in spec.deps} == {"runs", "history"}
+    assert spec.tags["kind"] == "backfill"
+    assert (good.op.pool, good.op.tags["a"]) == ("slow", "b")
+    with bench.resources["wandb"].get_api() as api:
+        runs = {run.id: run for run in api.runs("ann/demo")}
+    assert {name: run.summary["best_val_acc"] for name, run in runs.items()} == {
+        "r0": 0.4, "r1": 0.5, "r2": 0.6
+    }  # fmt: skip
+    assert [name for name, run in sorted(runs.items()) if "good" in run.tags] == ["r1", "r2"]
+
+
+def test_backfills_have_the_partitions_and_what_launches_the_tables():
+    best = {"name": "best", "recipe": 'best("val_acc")'}
+    with loaded(
+        partitions="created_day", start_date="2026-03-01", lookback_days=7, has_sensor=True,
+        backfills=[best],
+    ) as defs:  # fmt: skip
+        key = dg.AssetKey(["ann__demo", "best"])
+        spec, table = (defs.resolve_assets_def(one).get_asset_spec(one) for one in (key, HISTORY))
+        assert spec.partitions_def == table.partitions_def
+        assert spec.automation_condition == table.automation_condition
+        (sensor,) = defs.sensors
+        assert key in sensor.job.selection.resolve(defs.resolve_asset_graph())
+        dg.Definitions.validate_loadable(defs)
+
+
 def test_days_bring_their_source_schedule_and_sensor():
     with loaded(
         partitions="created_day", start_date="2026-03-01", lookback_days=7, has_sensor=True
@@ -140,6 +182,9 @@ def test_partitions_by_run_bring_their_sensor():
         {"states": ["running"], "has_sensor": True},
         {"projct": "typo"},
         {"entity": 5},
+        {"backfills": [{"name": "none"}]},
+        {"backfills": [{"name": "two", "sql": "select 1", "file": "x.csv"}]},
+        {"backfills": [{"name": "no_recipe", "recipe": "exec('rm')"}]},
     ],
 )
 def test_what_does_not_go_together_is_refused_when_it_loads(attributes: dict[str, Any]):
@@ -160,7 +205,7 @@ def test_two_of_them_are_in_one_location():
 
 
 def test_every_field_is_documented():
-    fields = WandbProjectComponent.model_fields
+    fields = {**WandbProjectComponent.model_fields, **WandbBackfill.model_fields}
     assert [name for name, field in fields.items() if not field.description] == []
 
 

@@ -81,14 +81,17 @@ def dg(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 def test_the_component_is_found_scaffolded_and_checked(dg, project: Path):
     assert COMPONENT in dg("list", "components", "--package", "wb_ops").stdout
-    made = dg("scaffold", "defs", COMPONENT, "wb", "--entity", "acme", "--project", "nano-gpt")
+    place = ("--entity", "acme", "--project", "nano-gpt", "--best", "val/acc")
+    made = dg("scaffold", "defs", COMPONENT, "wb", *place)
     assert made.returncode == 0, made.stderr
     text = (project / "src/loc/defs/wb/defs.yaml").read_text()
     assert "warehouse: '{{ env.WB_OPS_WAREHOUSE }}'" in text
     for what in ("yaml", "defs"):
         checked = dg("check", what)
         assert checked.returncode == 0, checked.stdout + checked.stderr
-    assert "acme__nano_gpt/history" in dg("list", "defs", "--json").stdout
+    listed = dg("list", "defs", "--json").stdout
+    assert "acme__nano_gpt/history" in listed
+    assert "acme__nano_gpt/best_val_acc" in listed
 
 
 def test_a_typing_error_is_shown_with_its_line(dg, project: Path):

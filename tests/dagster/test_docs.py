@@ -55,4 +55,4 @@ def test_the_yaml_example_loads(monkeypatch):
         with sandbox.load_component_and_build_defs(defs_path=path) as (_, defs):
             dg.Definitions.validate_loadable(defs)
             keys = {key.to_user_string() for key in defs.resolve_asset_graph().get_all_asset_keys()}
-    assert keys == {"ml/runs", "ml/history", "acme__nano_gpt/changes"}
+    assert keys == {"ml/runs", "ml/history", "ml/best_val_acc", "acme__nano_gpt/changes"}

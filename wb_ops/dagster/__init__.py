@@ -9,12 +9,13 @@ from wb_ops.dagster.assets import WandbExportConfig, build_wandb_assets, wandb_a
 from wb_ops.dagster.backfill import WandbBackfillConfig, build_wandb_backfill_asset
 from wb_ops.dagster.checks import WandbChecks
 from wb_ops.dagster.component import WandbProjectComponent
+from wb_ops.dagster.component_backfill import WandbBackfill
 from wb_ops.dagster.late_data import (
     build_changes_schedule,
     build_wandb_changes,
     late_data_condition,
 )
-from wb_ops.dagster.options import WandbAssetOptions
+from wb_ops.dagster.options import WandbAssetOptions, WandbBackfillOptions
 from wb_ops.dagster.partitions import created_days, run_partitions
 from wb_ops.dagster.resource import WandbResource, WarehouseResource
 from wb_ops.dagster.retries import DEFAULT_RETRY_POLICY, wandb_retries
@@ -24,7 +25,9 @@ from wb_ops.dagster.translator import WandbTableProps, WandbTranslator
 __all__ = [
     "DEFAULT_RETRY_POLICY",
     "WandbAssetOptions",
+    "WandbBackfill",
     "WandbBackfillConfig",
+    "WandbBackfillOptions",
     "WandbChecks",
     "WandbExportConfig",
     "WandbProjectComponent",

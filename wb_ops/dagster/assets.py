@@ -4,17 +4,16 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import fields
 from typing import Any, Literal, TypeAlias, Unpack
 
 import dagster as dg
 from pydantic import Field
 
 from wb_ops.dagster.checks import WandbChecks
-from wb_ops.dagster.options import WandbAssetOptions
+from wb_ops.dagster.options import WandbAssetOptions, for_request, refuse_unknown
 from wb_ops.dagster.partitions import backfill_policy_of
 from wb_ops.dagster.project import ProjectExport, Reported
-from wb_ops.dagster.resource import WandbResource, WarehouseResource
+from wb_ops.dagster.resource import WandbResource, WarehouseResource, both_or_neither
 from wb_ops.dagster.retries import DEFAULT_RETRY_POLICY
 from wb_ops.dagster.translator import Kind, WandbTableProps, WandbTranslator
 
@@ -103,11 +102,8 @@ def build_wandb_assets(
         dataset = options.get("dataset") or dataset_name(entity, project)
         options["name"] = op_name(f"{dataset}_export")
     decorate = wandb_assets(entity=entity, project=project, **options)
-    if wandb is not None and warehouse is not None:
-        return decorate(_bound(wandb, warehouse))
-    if wandb is not None or warehouse is not None:
-        raise dg.DagsterInvalidDefinitionError("Give both `wandb` and `warehouse`, or neither.")
-    return decorate(_unbound)
+    own = both_or_neither(wandb, warehouse)
+    return decorate(_unbound if own is None else _bound(*own))
 
 
 def _unbound(
@@ -137,10 +133,8 @@ def _bound(wandb: WandbResource, warehouse: WarehouseResource) -> Body:
 def _project_export(entity: str, project: str, options: WandbAssetOptions) -> ProjectExport:
     from wb_ops.export import ExportRequest
 
-    known = {one.name for one in fields(ExportRequest)}
-    asked: dict[str, Any] = {name: value for name, value in options.items() if name in known}
-    # None is "not said", as in YAML.
-    given = {name: value for name, value in asked.items() if value is not None}
+    refuse_unknown(options, WandbAssetOptions)
+    given = for_request(options, ExportRequest)
     lists = {name: tuple(given[name]) for name in LISTS if name in given}
     request = ExportRequest(entity=entity, project=project, **{**given, **lists})
     return ProjectExport(

@@ -2,28 +2,21 @@
 
 # No postponed annotations here: Dagster reads that of `config` as it stands, not resolved.
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Unpack
 
 import dagster as dg
 from pydantic import Field
 
 from wb_ops.dagster.assets import op_name, table_spec
-from wb_ops.dagster.metadata import (
-    Metadata,
-    Meter,
-    backfill_metadata,
-    dry_run_metadata,
-    project_url,
-)
-from wb_ops.dagster.resource import WandbResource, WarehouseResource
-from wb_ops.dagster.retries import DEFAULT_RETRY_POLICY, stop_run_retries, wandb_retries
-from wb_ops.dagster.translator import WandbTranslator
-from wb_ops.errors import CommError
+from wb_ops.dagster.backfill_step import BackfillStep, Reported
+from wb_ops.dagster.options import WandbBackfillOptions, for_request, refuse_unknown
+from wb_ops.dagster.partitions import backfill_policy_of
+from wb_ops.dagster.resource import WandbResource, WarehouseResource, both_or_neither
+from wb_ops.dagster.retries import DEFAULT_RETRY_POLICY
 
 if TYPE_CHECKING:
-    from wb_ops.backfill import PlannedValue
-    from wb_ops.backfill.request import Compute, Policy
+    from wb_ops.backfill import BackfillRequest
 
 
 class WandbBackfillConfig(dg.Config):
@@ -39,98 +32,89 @@ def build_wandb_backfill_asset(
     name: str,
     entity: str,
     project: str,
-    sql: str | None = None,
-    compute: "Compute | None" = None,
-    dataset: str | None = None,
-    filters: Mapping[str, Any] | None = None,
-    policy: "Policy" = "overwrite",
-    include_running: bool = False,
-    translator: WandbTranslator | None = None,
-    retry_policy: dg.RetryPolicy | None = DEFAULT_RETRY_POLICY,
-    pool: str | None = "wandb_write",
+    wandb: WandbResource | None = None,
+    warehouse: WarehouseResource | None = None,
+    **options: Unpack[WandbBackfillOptions],
 ) -> dg.AssetsDefinition:
-    """Return an asset that computes values per run and writes them into the run summaries.
+    """Return an asset that computes values per run and writes them into the runs.
 
-    It is downstream of `runs` and `history` of the same project and translator, and needs the
-    resources `wandb` and `warehouse`. Each materialization plans anew, so one that was killed
-    is continued, and values that are already there are not written again.
+    It is downstream of `runs` and `history` of the same project and translator. Each
+    materialization plans anew, so one that was killed is continued, and values that are already
+    there are not written again. What a run of W&B had before is in the journal of the warehouse.
 
     Args:
         name: the asset's name; the op is called `<dataset>_<name>`.
-        entity, project, sql, compute, dataset, filters, policy, include_running: as
-            BackfillRequest; exactly one of `sql` and `compute`.
-        translator, retry_policy, pool: as in `build_wandb_assets`.
+        entity, project: the W&B project.
+        wandb, warehouse: resources of this asset alone; by default those of the location, of the
+            same names.
+        options: see `WandbBackfillOptions`.
 
     Raises:
         InvalidRequest: an argument is wrong, when the definitions load (retry: never).
+
+    Example:
+        >>> from wb_ops.backfill import best
+        >>> best_val_acc = build_wandb_backfill_asset(
+        ...     name="best_val_acc", entity="acme", project="nano-gpt", compute=best("val_acc")
+        ... )
     """
     from wb_ops.backfill import BackfillRequest
 
+    refuse_unknown(options, WandbBackfillOptions)
     request = BackfillRequest(
-        entity=entity,
-        project=project,
-        sql=sql,
-        compute=compute,
-        dataset=dataset,
-        filters=filters or {},
-        policy=policy,
-        include_running=include_running,
+        entity=entity, project=project, **for_request(options, BackfillRequest)
     )
-    place = (translator, entity, project, request.dataset_name)
-    spec = table_spec(*place, name, "backfill").replace_attributes(
-        deps=[table_spec(*place, table).key for table in ("runs", "history")], skippable=True
-    )
-
-    @dg.multi_asset(
+    spec = _spec(name, request, options)
+    decorate = dg.multi_asset(
         name=op_name(f"{request.dataset_name}_{name}"),
         specs=[spec],
-        retry_policy=retry_policy,
-        pool=pool,
+        backfill_policy=options.get("backfill_policy") or backfill_policy_of([spec]),
+        retry_policy=options.get("retry_policy", DEFAULT_RETRY_POLICY),
+        pool=options.get("pool", "wandb_write"),
+        op_tags=options.get("op_tags"),
     )
-    def backfill(
+    step, own = BackfillStep(request, spec), both_or_neither(wandb, warehouse)
+    return decorate(_unbound(step) if own is None else _bound(step, *own))
+
+
+def _spec(name: str, request: "BackfillRequest", options: WandbBackfillOptions) -> dg.AssetSpec:
+    """The translator's spec, with what it leaves open."""
+    place = (options.get("translator"), request.entity, request.project, request.dataset_name)
+    spec = table_spec(*place, name, "backfill")
+    exported = [table_spec(*place, table).key for table in ("runs", "history")]
+    return spec.replace_attributes(
+        deps=[*exported, *spec.deps, *options.get("deps", ())],
+        partitions_def=spec.partitions_def or options.get("partitions_def"),
+        automation_condition=spec.automation_condition or options.get("automation_condition"),
+        skippable=True,
+    )
+
+
+def _unbound(step: BackfillStep) -> Callable[..., Iterator[Reported]]:
+    """The step's body with the location's resources."""
+
+    def body(
         context: dg.AssetExecutionContext,
         config: WandbBackfillConfig,
         wandb: WandbResource,
         warehouse: WarehouseResource,
-    ) -> Iterator[dg.MaterializeResult[None] | dg.AssetObservation]:
-        from wb_ops.backfill import execute_backfill, plan_backfill
+    ) -> Iterator[Reported]:
+        yield from step.execute(context, wandb, warehouse, dry_run=config.dry_run)
 
-        with wandb_retries(context):
-            api, store = wandb.get_api(), warehouse.get_warehouse()
-            meter, page = Meter.start(api), project_url(api, request.owner)
-            plan = plan_backfill(request, api, store)
-            context.log.info(f"{plan.backfill_id}: {plan.counts or 'nothing to write'}")
-            if config.dry_run:
-                yield dg.AssetObservation(spec.key, metadata=dry_run_metadata(plan, page))
-                return
-            try:
-                report = execute_backfill(plan, api, store)
-            except CommError as error:
-                if error.report is None or not error.report.failed:
-                    raise
-                shown = {**backfill_metadata(error.report, page), **meter.used()}
-                raise _refused(context, error.report.failed, shown) from error
-            context.log.info(str(report))
-            if report.conflicts:
-                context.log.warning(f"{len(report.conflicts)} values changed since the plan")
-            shown = {**backfill_metadata(report, page), **meter.used()}
-            yield dg.MaterializeResult(asset_key=spec.key, metadata=shown)
-
-    return backfill
+    return body
 
 
-def _refused(
-    context: dg.AssetExecutionContext, refused: "Sequence[PlannedValue]", shown: Metadata
-) -> dg.Failure:
-    """Return the failure of a backfill some of whose values W&B refuses; the others are written.
+def _bound(
+    step: BackfillStep, wandb: WandbResource, warehouse: WarehouseResource
+) -> Callable[..., Iterator[Reported]]:
+    """The step's body with resources of its own, which appear in no snapshot."""
 
-    Nothing tries them again by itself: the next plan does.
-    """
-    stop_run_retries(context)
-    some = ", ".join(f"{value.run_id}.{value.key}" for value in refused[:5])
-    return dg.Failure(
-        f"W&B refused {len(refused)} values ({some}); all others are written. The journal has "
-        "the reasons; the next materialization tries them again.",
-        shown,
-        allow_retries=False,
-    )
+    def body(context: dg.AssetExecutionContext, config: WandbBackfillConfig) -> Iterator[Reported]:
+        # Environment variables in them are read here, where the step runs.
+        with (
+            wandb.process_config_and_initialize_cm() as access,
+            warehouse.process_config_and_initialize_cm() as store,
+        ):
+            yield from step.execute(context, access, store, dry_run=config.dry_run)
+
+    return body

@@ -1,4 +1,4 @@
-"""A W&B project in YAML: assets, and where wanted a sensor and the observation of late data."""
+"""A W&B project in YAML: assets, and where wanted backfills, a sensor, and late data observed."""
 
 # No postponed annotations here: Dagster builds the YAML's schema from them as they stand.
 
@@ -12,12 +12,15 @@ from dagster.components.utils.translation import TranslationFn, TranslationFnRes
 from pydantic import Field, model_validator
 
 from wb_ops.dagster.assets import build_wandb_assets
+from wb_ops.dagster.backfill import build_wandb_backfill_asset
 from wb_ops.dagster.checks import WandbChecks
+from wb_ops.dagster.component_backfill import WandbBackfill
 from wb_ops.dagster.late_data import (
     build_changes_schedule,
     build_wandb_changes,
     late_data_condition,
 )
+from wb_ops.dagster.options import WandbBackfillOptions
 from wb_ops.dagster.partitions import created_days, run_partitions
 from wb_ops.dagster.resource import WandbResource, WarehouseResource
 from wb_ops.dagster.scaffolder import WandbScaffolder
@@ -27,7 +30,7 @@ from wb_ops.dagster.translator import FunctionTranslator, WandbTableProps, Wandb
 
 @dg.scaffold_with(WandbScaffolder)
 class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
-    """Exports the runs and histories of one W&B project into a warehouse.
+    """Exports the runs and histories of one W&B project into a warehouse; writes values back.
 
     Loads without a request to W&B. Several of them can be in one location: each has its own
     access and warehouse. Subclass it and override `get_asset_spec` to change the assets.
@@ -103,7 +106,8 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
     )
     has_sensor: bool = Field(
         default=False,
-        description="Add a sensor for runs that have ended, off at first. Implied by `run`.",
+        description="Add a sensor for runs that have ended, off at first. Implied by `run`. It "
+        "launches the export and the backfills.",
     )
     min_rows: int | None = Field(
         default=None, ge=0, description="The check row_count fails where a table has fewer rows."
@@ -116,6 +120,12 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
         description="The metric drawn on the page of history. Default: a likely one.",
         examples=["val/loss"],
     )
+    backfills: list[WandbBackfill] = Field(
+        default=[],
+        description="Values computed per run and written back into W&B, each an asset with the "
+        "partitions of the tables.",
+        examples=[[{"name": "best_val_acc", "recipe": 'best("val_acc")'}]],
+    )
     op: OpSpec | None = Field(
         default=None,
         description="Name, tags, pool and backfill policy of the step. Default pool: wandb_api.",
@@ -125,7 +135,8 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
         TranslationFnResolver(template_vars_for_translation_fn=lambda props: {"props": props}),
     ] = Field(
         default=None,
-        description="Changes of the assets; `props` has entity, project, dataset and table.",
+        description="Changes of the assets; `props` has entity, project, dataset, table (of a "
+        "backfill: its name) and kind (table or backfill).",
         examples=[{"key": "ml/{{ props.table }}", "owners": ["team:ml"]}],
     )
 
@@ -149,9 +160,12 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
         wandb = WandbResource(api_key=self.api_key, base_url=self.base_url)
         partitions_def = self._partitions_def()
         source = self._changes(partitions_def, wandb)
-        assets = self._assets(partitions_def, source, wandb)
+        assets = [
+            self._assets(partitions_def, source, wandb),
+            *(self._backfill(one, partitions_def, wandb) for one in self.backfills),
+        ]
         return dg.Definitions(
-            assets=[assets] if source is None else [assets, source],
+            assets=assets if source is None else [*assets, source],
             schedules=[] if source is None else [build_changes_schedule(source, self.observe_cron)],
             sensors=list(self._sensors(assets, partitions_def, wandb)),
         )
@@ -163,7 +177,6 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
         wandb: WandbResource,
     ) -> dg.AssetsDefinition:
         op = self.op or OpSpec()
-        condition = late_data_condition(timedelta(days=self.lookback_days or 0))
         return build_wandb_assets(
             entity=self.entity,
             project=self.project,
@@ -180,13 +193,41 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
             partitions_def=partitions_def,
             backfill_policy=op.backfill_policy,
             deps=[] if source is None else [source],
-            automation_condition=None if source is None else condition,
+            automation_condition=self._condition(),
             main_metric=self.main_metric,
             pool=op.pool or "wandb_api",
             op_tags=op.tags,
             wandb=wandb,
             warehouse=WarehouseResource(url=self.warehouse),
         )
+
+    def _backfill(
+        self,
+        backfill: WandbBackfill,
+        partitions_def: dg.PartitionsDefinition | None,
+        wandb: WandbResource,
+    ) -> dg.AssetsDefinition:
+        options: WandbBackfillOptions = {
+            **backfill.options(),
+            "dataset": self.dataset,
+            "filters": self.filters if backfill.filters is None else backfill.filters,
+            "translator": FunctionTranslator(self.get_asset_spec),
+            "partitions_def": partitions_def,
+            "automation_condition": self._condition(),
+        }
+        return build_wandb_backfill_asset(
+            name=backfill.name,
+            entity=self.entity,
+            project=self.project,
+            wandb=wandb,
+            warehouse=WarehouseResource(url=self.warehouse),
+            **options,
+        )
+
+    def _condition(self) -> dg.AutomationCondition[dg.AssetKey] | None:
+        if self.lookback_days is None:
+            return None
+        return late_data_condition(timedelta(days=self.lookback_days))
 
     def _partitions_def(self) -> dg.PartitionsDefinition | None:
         if self.partitions == "run":
@@ -212,7 +253,7 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
 
     def _sensors(
         self,
-        assets: dg.AssetsDefinition,
+        assets: list[dg.AssetsDefinition],
         partitions_def: dg.PartitionsDefinition | None,
         wandb: WandbResource,
     ) -> Iterator[dg.SensorDefinition]:
@@ -220,7 +261,7 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
             yield build_finished_runs_sensor(
                 entity=self.entity,
                 project=self.project,
-                target=assets,
+                target=dg.AssetSelection.assets(*assets),
                 partitions_def=partitions_def,
                 filters=self.filters,
                 states=self._ended_states(),

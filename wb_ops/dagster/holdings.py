@@ -36,13 +36,18 @@ def add_partition_metadata(
 
     `keys` is table -> asset. One query for each, which reads the ids of these runs only.
     """
-    partitions = part.split(_query(warehouse, dataset, _RUNS, part))
+    partitions = part.split(read_runs(warehouse, dataset, part))
     for table, asset_key in keys.items():
         counted = {} if table == "runs" else _counts(warehouse, dataset, table, part)
         for partition_key, runs in partitions.items():
             rows = len(runs) if table == "runs" else sum(counted.get(r["run_id"], 0) for r in runs)
             metadata = _metadata(rows, runs)
             context.add_asset_metadata(metadata, asset_key=asset_key, partition_key=partition_key)
+
+
+def read_runs(warehouse: Warehouse, dataset: str, part: Slice) -> list[dict[str, Any]]:
+    """Return run_id, created_at and status (of the history's receipt) of the partitions' runs."""
+    return _query(warehouse, dataset, _RUNS, part)
 
 
 def _counts(warehouse: Warehouse, dataset: str, table: str, part: Slice) -> dict[str, int]:

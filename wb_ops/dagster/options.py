@@ -1,8 +1,9 @@
-"""What can be chosen for a project's assets, by the builder and by the decorator alike."""
+"""What can be chosen for a project's assets and for what is written back to W&B."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypedDict
 
 import dagster as dg
@@ -11,6 +12,10 @@ from wb_ops.dagster.checks import WandbChecks
 from wb_ops.dagster.translator import WandbTranslator
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from wb_ops.backfill.request import Compute, Policy
+    from wb_ops.backfill.targets import Target
     from wb_ops.export.request import OnIncomplete
 
 
@@ -56,3 +61,63 @@ class WandbAssetOptions(TypedDict, total=False):
     retry_policy: dg.RetryPolicy | None
     pool: str | None
     op_tags: Mapping[str, Any] | None
+
+
+class WandbBackfillOptions(TypedDict, total=False):
+    """Options of `build_wandb_backfill_asset`; each can be left out, but for one source of values.
+
+    Attributes:
+        sql, compute, file: as BackfillRequest; exactly one of them. A recipe (`best("val_acc")`)
+            is a `compute`. `file` is a path that the step's process can read.
+        dataset, target, filters, policy, include_running, include_incomplete, safe, max_changes,
+            max_workers: as BackfillRequest. `max_changes` bounds each step.
+        translator: as in `WandbAssetOptions`.
+        partitions_def: as in `WandbAssetOptions`: a step then writes to the runs created in its
+            windows, or to those of its ids, and to no others.
+        backfill_policy: as in `WandbAssetOptions`.
+        deps: assets to wait for beside `runs` and `history`.
+        automation_condition: such as `late_data_condition()`.
+        retry_policy: as in `WandbAssetOptions`.
+        pool: "wandb_write"; its limit is how many steps may write to W&B at once.
+        op_tags: as in `WandbAssetOptions`.
+    """
+
+    sql: str | None
+    compute: Compute | None
+    file: str | Path | None
+    dataset: str | None
+    target: Target
+    filters: Mapping[str, Any] | None
+    policy: Policy
+    include_running: bool
+    include_incomplete: bool
+    safe: bool
+    max_changes: int | None
+    max_workers: int
+    translator: WandbTranslator | None
+    partitions_def: dg.PartitionsDefinition | None
+    backfill_policy: dg.BackfillPolicy | None
+    deps: Sequence[dg.AssetsDefinition | dg.SourceAsset | dg.AssetKey]
+    automation_condition: dg.AutomationCondition[dg.AssetKey] | None
+    retry_policy: dg.RetryPolicy | None
+    pool: str | None
+    op_tags: Mapping[str, Any] | None
+
+
+def refuse_unknown(options: Mapping[str, Any], known: type) -> None:
+    """Raise for an option that `known`, a TypedDict, does not have.
+
+    Raises:
+        DagsterInvalidDefinitionError: it names the options and those that there are.
+    """
+    if unknown := sorted(options.keys() - known.__annotations__.keys()):
+        there = ", ".join(known.__annotations__)
+        raise dg.DagsterInvalidDefinitionError(
+            f"There is no option {', '.join(unknown)}. There are: {there}."
+        )
+
+
+def for_request(options: Mapping[str, Any], request: type) -> dict[str, Any]:
+    """The options that a request (a dataclass) has; None is "not said", as in YAML."""
+    names = {one.name for one in fields(request)}
+    return {k: value for k, value in options.items() if k in names and value is not None}

@@ -88,6 +88,14 @@ class Slice:
         return replace(request, run_ids=self.keys)
 
     @property
+    def filters(self) -> dict[str, Any]:
+        """The same choice as a filter that W&B evaluates."""
+        if self.windows:
+            start, end = self.windows[0].start, self.windows[-1].end
+            return {"createdAt": {"$gte": _filter_time(start), "$lt": _filter_time(end)}}
+        return {"name": {"$in": list(self.keys)}}
+
+    @property
     def condition(self) -> str:
         """The same choice as an SQL condition on `runs`."""
         if self.windows:
@@ -116,3 +124,7 @@ class Slice:
 
 def _sql_time(moment: datetime) -> str:
     return f"timestamptz '{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}+00'"
+
+
+def _filter_time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

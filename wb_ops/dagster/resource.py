@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qsl
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
@@ -135,9 +136,14 @@ class WandbResource(dg.ConfigurableResource["WandbResource"]):
 
 
 class WarehouseResource(dg.ConfigurableResource["WarehouseResource"]):
-    """Where the tables go, such as `duckdb:////data/experiments.duckdb`."""
+    """Where the tables go, such as `duckdb:////data/experiments.duckdb`.
 
-    # A warehouse's URL may have a password in it.
+    A URL with a password comes from the environment, where the run executes:
+    `WarehouseResource(url=dg.EnvVar("WB_OPS_WAREHOUSE"))`. Dagster keeps literal values in its
+    snapshots, so a location with a literal password is refused when it loads. A password can
+    also be left to libpq: PGPASSWORD, or a password file.
+    """
+
     url: str = Field(repr=False, description="duckdb:///FILE, or another kind's URL.")
     lock_timeout_s: float = Field(
         default=120.0, description="Seconds to wait for another writer before the step gives way."
@@ -152,3 +158,39 @@ class WarehouseResource(dg.ConfigurableResource["WarehouseResource"]):
         from wb_ops import connect
 
         return connect(self.url, lock_timeout_s=self.lock_timeout_s)
+
+    def get_resource_definition(self) -> Any:
+        """Return what Dagster puts into its snapshots.
+
+        Raises:
+            DagsterInvalidDefinitionError: `url` is a literal with a password in it.
+        """
+        if not isinstance(self.url, dg.EnvVar) and has_password(self.url):
+            raise dg.DagsterInvalidDefinitionError(
+                "WarehouseResource(url=...): there is a password in this literal URL, and Dagster "
+                "would keep it in its snapshots, which the UI shows. Name an environment variable "
+                'instead: url=dg.EnvVar("WB_OPS_WAREHOUSE"), or leave the password to PGPASSWORD.'
+            )
+        return super().get_resource_definition()
+
+
+def has_password(url: str) -> bool:
+    """Whether a warehouse's URL has a password in it; one that breaks the URL counts too."""
+    user = url.partition("://")[2].rpartition("@")[0]
+    options = parse_qsl(url.partition("?")[2])
+    return bool(user.partition(":")[2]) or any("password" in name.lower() for name, _ in options)
+
+
+def both_or_neither(
+    wandb: WandbResource | None, warehouse: WarehouseResource | None
+) -> tuple[WandbResource, WarehouseResource] | None:
+    """The resources of these assets alone, or None where they use those of the location.
+
+    Raises:
+        DagsterInvalidDefinitionError: only one of them is given.
+    """
+    if wandb is not None and warehouse is not None:
+        return wandb, warehouse
+    if wandb is None and warehouse is None:
+        return None
+    raise dg.DagsterInvalidDefinitionError("Give both `wandb` and `warehouse`, or neither.")

@@ -126,11 +126,7 @@ def failure_of(error: WbOpsError, *, max_wait_s: float = MAX_WAIT_S) -> dg.Failu
     `allow_retries` is false where the advice is NEVER or the wait is longer than `max_wait_s`.
     """
     advice = error.advice
-    metadata: dict[str, str | int | float] = {
-        "wandb/error": type(error).__name__,
-        "wandb/advice": str(advice.kind),
-        **{f"wandb/{name}": value for name, value in error.facts.items()},
-    }
+    metadata = facts_of(error)
     description = f"{type(error).__name__}: {error.message}"
     too_long = advice.seconds is not None and advice.seconds > max_wait_s
     if advice.seconds is not None:
@@ -141,6 +137,15 @@ def failure_of(error: WbOpsError, *, max_wait_s: float = MAX_WAIT_S) -> dg.Failu
             f"({max_wait_s:.0f} s): run it again later, or let its schedule do so."
         )
     return dg.Failure(description, metadata, allow_retries=advice.retryable and not too_long)
+
+
+def facts_of(error: WbOpsError) -> dict[str, str | int | float]:
+    """Return what an error knows as metadata: status, request id, path, attempts, and so on."""
+    return {
+        "wandb/error": type(error).__name__,
+        "wandb/advice": str(error.advice.kind),
+        **{f"wandb/{name}": value for name, value in error.facts.items()},
+    }
 
 
 def _current_context() -> Context | None:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import dagster as dg
 from pydantic import Field
+
+from wb_ops.dagster.assets import op_name
 
 
 class WandbScaffoldParams(dg.Model):
@@ -14,6 +19,10 @@ class WandbScaffoldParams(dg.Model):
     warehouse: str = Field(
         default="{{ env.WB_OPS_WAREHOUSE }}",
         description="Where the tables go, such as duckdb:////data/experiments.duckdb.",
+    )
+    best: str | None = Field(
+        default=None,
+        description="A metric, as logged, whose best value is written back into each summary.",
     )
 
 
@@ -27,4 +36,9 @@ class WandbScaffolder(dg.Scaffolder[WandbScaffoldParams]):
 
     def scaffold(self, request: dg.ScaffoldRequest[WandbScaffoldParams]) -> None:
         """Write the file; the key is left to the environment, where it is safest."""
-        dg.scaffold_component(request, request.params.model_dump())
+        attributes: dict[str, Any] = request.params.model_dump(exclude={"best"})
+        if (metric := request.params.best) is not None:
+            # JSON's text of a string is Python's too.
+            recipe = f"best({json.dumps(metric)})"
+            attributes["backfills"] = [{"name": f"best_{op_name(metric)}", "recipe": recipe}]
+        dg.scaffold_component(request, attributes)
