@@ -77,6 +77,7 @@ def measured(program: str, server: DevServer) -> tuple[float, float]:
         "WB_OPS_ENTITY": "ann",
         "WB_OPS_PROJECT": "demo",
         "WB_OPS_WAREHOUSE": "duckdb:////data/never-opened.duckdb",
+        "WB_OPS_BEST_METRIC": "val/acc",
         "WANDB_BASE_URL": server.url,
         "WANDB_API_KEY": server.api_key,
         "DAGSTER_DISABLE_TELEMETRY": "true",

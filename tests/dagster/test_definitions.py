@@ -44,7 +44,7 @@ def test_it_loads_without_network_key_or_heavy_imports():
     )
     assert done.returncode == 0, done.stderr
     keys, heavy = json.loads(done.stdout)
-    assert keys == ["ann__demo/best_metrics", "ann__demo/history", "ann__demo/runs"]
+    assert keys == ["ann__demo/history", "ann__demo/runs"]
     assert heavy == []
 
 
@@ -55,6 +55,30 @@ def test_missing_variables_are_named(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(dg.DagsterInvalidDefinitionError) as caught:
         definitions.defs()
     assert str(caught.value).startswith("Set WB_OPS_PROJECT, WB_OPS_WAREHOUSE for dagster_defs")
+
+
+def test_the_best_of_a_metric_is_written_back_where_one_is_named(bench, monkeypatch):
+    bench.server.append_history("ann", "demo", "r1", [{"_step": 9, "it's/acc": 0.75}])
+    for special in ("NaN", "Infinity"):
+        bench.server.append_history("ann", "demo", "r1", [f'{{"it\'s/acc": {special}}}'])
+    named = {"ENTITY": "ann", "PROJECT": "demo", "WAREHOUSE": bench.resources["warehouse"].url}
+    for name, value in {**named, "BEST_METRIC": "it's/acc", "BEST_MODE": "min"}.items():
+        monkeypatch.setenv(f"WB_OPS_{name}", value)
+    built = definitions.defs()
+    resources = {**built.resources, "wandb": bench.resources["wandb"]}
+    result = dg.materialize(list(built.assets), resources=resources, instance=bench.instance)
+    assert result.success
+    with bench.resources["wandb"].get_api() as api:
+        found = {run.id: run.summary.get("best_it's/acc") for run in api.runs("ann/demo")}
+    assert found == {"r0": None, "r1": 0.75, "r2": None}
+
+
+def test_a_mode_that_is_none_is_named():
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="WB_OPS_BEST_MODE='mean'"):
+        definitions.build_definitions(
+            entity="ann", project="demo", warehouse=WarehouseResource(url="duckdb:///x.duckdb"),
+            best_metric="loss", best_mode="mean",
+        )  # fmt: skip
 
 
 def test_it_materializes_from_explicit_values(bench):
@@ -98,8 +122,9 @@ def test_the_example_instance_is_one(tmp_path):
 
 def test_a_day_without_an_export_is_stale():
     built = definitions.build_definitions(
-        entity="ann", project="demo", warehouse=WarehouseResource(url="duckdb:///x.duckdb")
-    )
+        entity="ann", project="demo", warehouse=WarehouseResource(url="duckdb:///x.duckdb"),
+        best_metric="val_acc",
+    )  # fmt: skip
     policies = {
         spec.key.path[-1]: spec.freshness_policy for spec in built.resolve_all_asset_specs()
     }
