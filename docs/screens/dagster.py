@@ -79,6 +79,7 @@ class Dagster:
             "WB_OPS_ENTITY": ENTITY,
             "WB_OPS_PROJECT": PROJECT,
             "WB_OPS_WAREHOUSE": f"duckdb:///{folder / 'warehouse.duckdb'}",
+            "WB_OPS_BEST_METRIC": "val_acc",
         }
 
     def set_key(self, key: str) -> None:
@@ -177,7 +178,7 @@ def main() -> None:
         dagster = Dagster(folder, server)
         with dagster.running(), sync_playwright() as driver:
             browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
-            page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+            page = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme="light")
             pictures(Camera(page, dagster))
             browser.close()
     shutil.rmtree(folder)
@@ -197,21 +198,26 @@ def log_runs(folder: Path, server: DevServer) -> None:
 
 
 def pictures(camera: Camera) -> None:
-    """The graph, the page of an asset with its curves, and a step that failed."""
+    """The graph, the page of an asset with its curves, and the facts of a step that failed."""
     dagster, dataset = camera.dagster, f"{ENTITY}__{PROJECT}"
     if dagster.launch("wandb_hourly")[1] != "SUCCESS":
         raise RuntimeError(f"the export failed: see {dagster.home}")
     camera.open("asset-groups/", "best_metrics")
-    camera.shoot("graph", x=552, y=240, width=700, height=380)
+    camera.shoot("graph", x=600, y=350, width=620, height=370)
     camera.open(f"assets/{dataset}/history?view=events", "wandb/curves")
-    camera.shoot("asset", x=240, y=0, width=1040, height=800)
     camera.page.locator("tr", has_text="wandb/curves").get_by_text("Markdown").click()
     camera.page.wait_for_timeout(1500)
-    camera.shoot("curves", x=368, y=139, width=544, height=383)
+    camera.shoot("asset", x=240, y=0, width=1040, height=1000)
     dagster.set_key("0" * 40)
     run_id, _ = dagster.launch("wandb_hourly")
     camera.open(f"runs/{run_id}?logs=step%3A{dataset}_export", "AuthenticationFailed")
-    camera.shoot("failure", x=240, y=0, width=1040, height=800)
+    # The list of events cuts a long one off; this shows it whole, above the traceback.
+    camera.page.get_by_text("View full message").first.click()
+    last = camera.page.get_by_text("wandb/attempts").last
+    last.wait_for()
+    camera.page.wait_for_timeout(1500)
+    box = last.bounding_box() or {}
+    camera.shoot("failure", x=128, y=40, width=1024, height=box["y"] + box["height"] - 26)
 
 
 if __name__ == "__main__":

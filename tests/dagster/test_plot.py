@@ -93,3 +93,8 @@ def test_a_range_has_none_because_it_would_be_kept_for_each_day(bench):
     many = bench.run(assets, tags=span).result.get_asset_materialization_events()
     assert isinstance(many[0], dg.DagsterEvent)
     assert not any("wandb/curves" in event.materialization.metadata for event in many)
+
+
+def test_it_is_drawn_from_postgresql_too(bench, postgres_server: str):
+    bench.url = postgres_server
+    assert curves(bench, main_metric="val_acc").startswith("![val_acc](")

@@ -29,7 +29,7 @@ _LIKELY = (r"(val|valid|eval|test).*loss", r"loss", r"(val|valid|eval|test).*acc
 
 _METRICS = """
     select original_key, column_name from _wb_columns
-    where table_name = 'history' and type like 'DOUBLE%' order by original_key
+    where table_name = 'history' and upper(type) like 'DOUBLE%' order by original_key
 """
 _CURVES = """
     with newest as (
