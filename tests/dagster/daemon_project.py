@@ -25,7 +25,7 @@ DAYS = dg.DailyPartitionsDefinition(
 LOOKBACK = timedelta(days=14)
 
 
-def place(name: str, **access: str) -> dict[str, Any]:
+def place(name: str, **access: Any) -> dict[str, Any]:
     """A project with a server and a warehouse of its own."""
     return {
         "entity": "ann",
@@ -56,6 +56,8 @@ refused = build_wandb_assets(**place("refused", api_key="wrong" * 10), pool="wan
 limited = build_wandb_assets(
     **place("limited"), pool="wandb_limited", op_tags={"dagster/priority": "1"}
 )
+# Its worker is killed while it waits for the second of three histories.
+killed = build_wandb_assets(**place("killed", timeout_s=1000.0), pool=None, max_workers=1)
 
 
 @dg.asset(pool="wandb_limited")
@@ -68,9 +70,10 @@ def job(name: str, *assets: Any, executor: dg.ExecutorDefinition = dg.in_process
 
 
 defs = dg.Definitions(
-    assets=[export, changes, daily, refused, limited, meanwhile],
+    assets=[export, changes, daily, refused, limited, meanwhile, killed],
     jobs=[
         job("observe", changes.key),
+        job("killed", killed),
         job("refused", refused),
         job("limited", limited, meanwhile, executor=dg.multiprocess_executor),
     ],

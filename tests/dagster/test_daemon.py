@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -20,7 +21,7 @@ import dagster as dg
 import pytest
 import requests
 
-from wb_ops import connect
+from wb_ops import Api, ExportRequest, Warehouse, connect, execute_export, plan_export
 from wb_ops.devserver import ApiKey, DevServer, Fault, Matcher, Responder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -92,7 +93,7 @@ class Dev:
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, DevServer]]:
-    names = ("demo", "daily", "refused", "limited")
+    names = ("demo", "daily", "refused", "limited", "killed")
     with ExitStack() as stack:
         running = {
             name: stack.enter_context(DevServer(api_keys={KEY: ApiKey(username="ann")}))
@@ -103,6 +104,10 @@ def servers() -> Iterator[dict[str, DevServer]]:
         seed_30_days(running["daily"])
         limit = Fault(Matcher(operation="Runs"), Responder.rate_limited(20), times=1)
         running["limited"].faults.add(limit)
+        for number in range(3):
+            running["killed"].seed_run("ann", "killed", f"r{number}", history=HISTORY)
+        stuck = Fault(Matcher(path="/exports/*", nth=2), Responder.slow(PATIENCE_S), times=1)
+        running["killed"].faults.add(stuck)
         yield running
 
 
@@ -135,7 +140,7 @@ def dev(servers: dict[str, DevServer], tmp_path_factory: pytest.TempPathFactory)
         dev = Dev(f"http://127.0.0.1:{port}", folder, instance, servers)
         with dagster_dev(env, folder, port):
             dev.until(lambda: is_up(dev))
-            for job in ("observe", "limited", "refused"):
+            for job in ("observe", "killed", "limited", "refused"):
                 dev.launch(job)
             yield dev
 
@@ -192,6 +197,41 @@ def range_run(dev: Dev) -> dg.DagsterRun:
     }
     asked = dev.ask(mutation, params=backfill)["launchPartitionBackfill"]
     return dev.until_success(tags={"dagster/backfill": asked["backfillId"]})
+
+
+def test_a_killed_worker_is_noticed_and_the_run_is_executed_again_to_the_same_tables(
+    dev: Dev, tmp_path: Path
+):
+    (killed,) = dev.runs(job_name="killed")
+    # The fault is spent: the worker waits for its second history.
+    dev.until(lambda: not dev.servers["killed"].faults.list_faults())
+    os.kill(worker_of(dev, killed), signal.SIGKILL)
+    again = dev.until_success(tags={"dagster/parent_run_id": killed.run_id})
+    assert dev.runs(run_ids=[killed.run_id])[0].status is dg.DagsterRunStatus.FAILURE
+    assert again.tags["dagster/retry_number"] == "1"
+    whole = connect(f"duckdb:///{tmp_path / 'whole.duckdb'}")
+    with Api({"base_url": dev.servers["killed"].url}, api_key=KEY) as api:
+        request = ExportRequest("ann", "killed")
+        execute_export(plan_export(request, api, whole), api, whole)
+    mended = connect(f"duckdb:///{dev.folder / 'killed.duckdb'}")
+    assert tables(mended) == tables(whole)
+    assert [len(rows) for rows in tables(mended)] == [3, 3 * len(HISTORY)]
+
+
+def worker_of(dev: Dev, run: dg.DagsterRun) -> int:
+    """The process that Dagster says has been started for a run."""
+    said = (str(one.message) for one in dev.instance.all_logs(run.run_id))
+    (pid,) = [found[1] for one in said if (found := re.search(r"for run \(pid: (\d+)\)", one))]
+    return int(pid)
+
+
+def tables(warehouse: Warehouse) -> list[list[dict[str, Any]]]:
+    """What a load says of runs and histories, but for the load's own id."""
+    sql = "select * exclude (_load_id) from {} order by all"
+    return [
+        warehouse.query(sql.format(table), "ann__killed").to_pylist()
+        for table in ("runs", "history")
+    ]
 
 
 def test_the_sensor_fires_once_for_each_run_that_ends_and_partitions_appear(dev: Dev):
