@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from wb_ops import connect
@@ -169,18 +170,28 @@ class TestStatus:
         status: dict[str, Any] = json.loads(out)
         assert (status["projects"], status["runs"]) == (["ann/trials"], 3)
 
-    def test_an_empty_warehouse_is_no_error(self, wb_ops: Command, tmp_path: Path):
-        connect(f"duckdb:///{tmp_path / 'w.duckdb'}")
-        code, out, err = wb_ops("export", "status", "ann/trials", *TO)
+    def test_a_warehouse_that_is_not_there_is_named(self, wb_ops: Command):
+        code, _, err = wb_ops("export", "status", "ann/trials", *TO)
+        assert code == 73
+        assert "does not exist: export into it first" in err
+
+    def test_a_warehouse_without_a_project_is_no_error(self, wb_ops: Command, tmp_path: Path):
+        duckdb.connect(str(tmp_path / "w.duckdb")).close()
+        code, out, err = wb_ops("export", "status", *TO)
         assert code == 0, err
-        assert "0 runs, 0 history rows" in out
+        assert "holds no project yet" in out
+
+    def test_a_project_that_is_not_there_is_named(self, wb_ops: Command):
+        wb_ops("export", "ann/trials", *TO)
+        code, _, err = wb_ops("export", "status", "ann/trails", *TO)
+        assert code == 64
+        assert "no dataset ann__trails" in err
+        assert "holds ann__trials" in err
 
 
 def test_a_newer_schema_is_refused_before_anything_is_read(
     wb_ops: Command, server: DevServer, tmp_path: Path
 ):
-    import duckdb
-
     wb_ops("export", "ann/trials", *TO)
     with duckdb.connect(str(tmp_path / "w.duckdb")) as connection:
         connection.execute("update ann__trials._wb_state set schema_version = 99")

@@ -24,6 +24,7 @@ from wb_ops import (
     plan_export,
 )
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.export import Progress
 from wb_ops.settings import Settings
 
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -158,6 +159,20 @@ class TestEverything:
         assert caught.value.advice.seconds is not None
         marks = warehouse.read_tables(REQUEST.dataset_name, ["_wb_state"])["_wb_state"]
         assert marks["watermark"].to_pylist() in ([], [None])
+
+    def test_a_load_that_was_stopped_is_called_so_by_the_next(
+        self, api: Api, warehouse: Warehouse, export: Any, ask: Ask
+    ):
+        def stop(_: Progress) -> None:
+            raise KeyboardInterrupt
+
+        plan = plan_export(replace(REQUEST, max_cells=1), api, warehouse)
+        with pytest.raises(KeyboardInterrupt):
+            execute_export(plan, api, warehouse, on_progress=stop)
+        assert ask("select status from _wb_loads") == [{"status": "running"}]
+        export()
+        loads = ask("select status from _wb_loads order by started_at")
+        assert [load["status"] for load in loads] == ["stopped", "complete"]
 
     def test_a_wrong_key_stops_before_anything_is_written(
         self, server: DevServer, warehouse: Warehouse

@@ -87,7 +87,7 @@ class Output:
         click.echo(str(report))
         if report.unsound:
             click.echo(
-                f"{len(report.unsound)} histories do not add up; they are read again next time."
+                f"{len(report.unsound)} receipts do not add up: their runs are read again next time"
             )
 
 

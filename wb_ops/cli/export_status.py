@@ -29,7 +29,11 @@ def show_status(
             raise InvalidRequest(f"{path!r} is no project: give entity/project.")
         dataset = dataset_name(*path.split("/"))
     # As an export writes it.
-    names = [dataset.lower()] if dataset else _datasets(warehouse)
+    known = _datasets(warehouse)
+    names = [dataset.lower()] if dataset else known
+    if missing := set(names) - set(known):
+        held = ", ".join(known) or "none"
+        raise InvalidRequest(f"{warehouse.url} holds no dataset {missing.pop()}; it holds {held}.")
     statuses = [dataset_status(warehouse, name, datetime.now(UTC)) for name in names]
     if as_json:
         for one in statuses:

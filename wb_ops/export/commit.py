@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -71,7 +71,10 @@ class Committer:
         self, runs: Sequence[Sealed], changed: Sequence[Sealed], final: bool, read: Read
     ) -> Batch:
         """The batch for what the warehouse holds at the moment; the report tells of it."""
-        marks, others = self._others(read)
+        tables = read(["_wb_loads", "_wb_state"])
+        marks = marks_of(tables["_wb_state"], self.plan.request.scope)
+        others = {} if self._is_alone(tables["_wb_loads"]) else self._receipts(read)
+        stopped = self._stopped(tables["_wb_loads"]) if final else LOADS.empty_table()
         stale = [one for one in runs if others and self._is_newer(others["runs"], one)]
         skipped = {one.run_id for one in stale}
         fresh = [one for one in runs if one.run_id not in skipped]
@@ -88,7 +91,9 @@ class Committer:
         self.report.changed += len(skipped) + len(changed)
         receipt_rows = receipts_table(receipts, self.plan.load_id, datetime.now(UTC))
         known = partial(self._known_leaves, read)
-        return self._batch(fresh, rows, receipt_rows, gone, marks, final, known)
+        batch = self._batch(fresh, rows, receipt_rows, gone, marks, final, known)
+        loads = pa.concat_tables([batch.meta["_wb_loads"], stopped])
+        return replace(batch, meta={**batch.meta, "_wb_loads": loads})
 
     def _batch(
         self,
@@ -126,19 +131,25 @@ class Committer:
             },
         )
 
-    def _others(self, read: Read) -> tuple[Marks, Mapping[str, Receipts]]:
-        """The marks as they are now, and the receipts if another load may have changed them."""
-        names = ("_wb_loads", "_wb_state")
-        tables = read(names)
+    def _is_alone(self, loads: pa.Table) -> bool:
+        """Whether no other load can have written a run since this one was planned."""
         since = self.plan.planned_at - CLOCKS_DIFFER_BY
-        loads = tables["_wb_loads"].select(["load_id", "finished_at"]).to_pylist()
-        is_alone = all(
+        return all(
             load["load_id"] == self.plan.load_id
             or (load["finished_at"] is not None and load["finished_at"] < since)
-            for load in loads
+            for load in loads.select(["load_id", "finished_at"]).to_pylist()
         )
-        marks = marks_of(tables["_wb_state"], self.plan.request.scope)
-        return marks, {} if is_alone else self._receipts(read)
+
+    def _stopped(self, loads: pa.Table) -> pa.Table:
+        """Earlier loads of this scope that never ended; one that still runs will say so again."""
+        rows = [
+            {**load, "status": "stopped", "finished_at": datetime.now(UTC)}
+            for load in loads.filter(pc.is_null(loads["finished_at"])).to_pylist()
+            if load["scope"] == self.plan.request.scope
+            and load["load_id"] != self.plan.load_id
+            and load["started_at"] < self.plan.planned_at
+        ]
+        return pa.Table.from_pylist(rows, schema=LOADS)
 
     def _receipts(self, read: Read) -> Mapping[str, Receipts]:
         receipts = read(["_wb_receipts"])["_wb_receipts"]

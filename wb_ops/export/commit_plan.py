@@ -69,7 +69,7 @@ def _finished_load(plan: ExportPlan, warehouse: Warehouse) -> dict[str, Any] | N
     """What the warehouse says of this plan's load, if it has ended."""
     loads = warehouse.read_tables(plan.request.dataset_name, ["_wb_loads"])["_wb_loads"]
     for load in loads.to_pylist():
-        if load["load_id"] == plan.load_id and load["finished_at"] is not None:
+        if load["load_id"] == plan.load_id and load["status"] in ("complete", "incomplete"):
             names = ("runs", "history_rows", "requests", "size_bytes")
             return {name: load[name] for name in names}
     return None

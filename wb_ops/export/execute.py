@@ -197,7 +197,7 @@ def raise_if_incomplete(plan: ExportPlan, report: ExportReport) -> None:
         for one in report.unsound[:5]
     )
     raise ExportIncomplete(
-        f"{len(report.unsound)} of {len(report.receipts)} histories of {plan.request.owner} do "
+        f"{len(report.unsound)} of {len(report.receipts)} receipts of {plan.request.owner} do "
         f"not add up; everything else is committed: {worst}",
         report.advices,
         path=str(plan.request.owner),

@@ -148,7 +148,7 @@ LOADS = pa.schema(
         _column("history_rows", INT, "history rows written", "rows"),
         _column("requests", INT, "requests sent to the server", "requests"),
         _column("size_bytes", INT, "bytes received from the server", "bytes"),
-        _column("status", TEXT, "outcome of the load"),
+        _column("status", TEXT, "running, complete, incomplete, or stopped before its end"),
         _column("note", TEXT, "what a reader should know"),
     ]
 )
