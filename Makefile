@@ -22,7 +22,7 @@ demo: $(READY) ## train, export with Dagster, backfill with Airflow, read back: 
 
 # Much of the suite waits for servers: three processes keep two cores busy.
 test: $(READY) ## run the tests (WB_OPS_JOBS processes)
-	$(BIN)/python -m pytest -n $${WB_OPS_JOBS:-3} --dist loadfile
+	$(BIN)/python -m pytest -n $${WB_OPS_JOBS:-3} --dist loadfile --no-loadscope-reorder
 
 lint: $(READY) ## check style
 	$(BIN)/ruff check .
@@ -34,8 +34,9 @@ types: $(READY) ## check types
 soak: $(READY) ## the long proofs: kills, crowds, convergence, faults (WB_OPS_KILLS, WB_OPS_SEED)
 	WB_OPS_EXAMPLES=200 WB_OPS_STEPS=30 $(BIN)/python -m pytest tests/export/test_convergence.py
 	WB_OPS_KILLS=$${WB_OPS_KILLS:-200} $(BIN)/python -m pytest tests/export/test_kill.py tests/backfill/test_kill.py tests/contract/test_safety.py --timeout 3600
+	WB_OPS_BUCKETS=1 $(BIN)/python -m pytest tests/contract -k s3 --timeout 3600
 	WB_OPS_WRITERS=8 WB_OPS_WRITER_RUNS=200 WB_OPS_SDK_EDITS=20 WB_OPS_SDK_LIVE=4 $(BIN)/python -m pytest tests/backfill/test_concurrent.py --timeout 3600
-	WB_OPS_CORPUS=1 $(BIN)/python -m pytest tests/export/test_corpus.py --timeout 3600
+	WB_OPS_CORPUS=1 $(BIN)/python -m pytest tests/client/test_corpus.py tests/tables/test_corpus.py tests/export/test_corpus.py --timeout 3600
 	WB_OPS_SCHEDULES=$${WB_OPS_SCHEDULES:-1000} $(BIN)/python -m pytest tests/client/test_simulation.py -s
 
 bench: $(READY) ## measure the client, exports and backfills against their limits and the SDK

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,9 +28,17 @@ from wb_ops.devserver import DevServer
 settings.register_profile("wb_ops", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("wb_ops")
 
+# Every so many histories of the corpus; 1 for all.
+CORPUS_STRIDE = int(os.environ.get("WB_OPS_CORPUS", "4"))
 CORPUS = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "corpus"
 ENTITY = "ann"
 PROJECT = "trials"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files that start whole orchestrators come first: others run while they wait."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 @pytest.fixture(autouse=True)
@@ -76,11 +87,54 @@ def postgres_server() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """In a process of its own: deltalake's restore waits for its answers and holds the GIL."""
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert server.stderr is not None
+    lines = iter(server.stderr.readline, "")
+    url = next(found[0] for line in lines if (found := re.search(r"http://127[.:0-9]+", line)))
+    # Nobody may wait because the pipe is full.
+    threading.Thread(target=server.stderr.read, daemon=True).start()
+    yield url
+    server.kill()
+    server.wait(10)
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    environ = {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ALLOW_HTTP": "true",
+        "AWS_ACCESS_KEY_ID": "a-key-id",
+        "AWS_SECRET_ACCESS_KEY": "a-secret-key",
+        "AWS_REGION": "us-east-1",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    # Imported here: most tests need no bucket.
+    import fsspec
+
+    name = f"bucket-{uuid.uuid4().hex[:8]}"
+    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
+    return name
+
+
+@pytest.fixture(scope="session")
 def corpus() -> Path:
     """Run data that people published, where it is at hand."""
     if not CORPUS.is_dir():
         pytest.skip("the corpus of real runs is not part of the repository")
     return CORPUS
+
+
+@pytest.fixture(scope="session")
+def corpus_histories(corpus: Path) -> list[Path]:
+    """Real histories, one JSON row a line: a sample of them, or all."""
+    paths = sorted((corpus / "history").glob("*.jsonl.gz"))
+    assert len(paths) > 100
+    return paths[::CORPUS_STRIDE]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,9 +14,11 @@ sys.path.insert(0, str(HERE))
 
 from batches import Batches  # noqa: E402 - importlib mode puts no folder of tests on the path
 from destinations import (  # noqa: E402
+    DeltaBucket,
     DeltaDestination,
     Destination,
     DuckDBDestination,
+    ParquetBucket,
     ParquetDestination,
     PostgresDestination,
 )
@@ -28,6 +31,9 @@ DESTINATIONS = {
     "parquet": ParquetDestination,
     "delta": DeltaDestination,
 }
+if os.environ.get("WB_OPS_BUCKETS"):
+    # Not for every change: each file is a request, and what a kill leaves runs out in a minute.
+    DESTINATIONS |= {"parquet+s3": ParquetBucket, "delta+s3": DeltaBucket}
 
 
 @pytest.fixture(params=DESTINATIONS)

@@ -15,9 +15,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import adbc_driver_postgresql.dbapi as adbc
+import boto3
 import duckdb
+import fsspec
 import pyarrow as pa
 import pytest
+import requests
 
 from wb_ops import Warehouse, connect
 from wb_ops.tables.schemas import RUNS
@@ -138,10 +141,7 @@ class ParquetDestination(Destination):
     def downgrade(self, dataset: str) -> None:
         self.set_schema_version(dataset, 1)
         newest = max((self.path / dataset / "_manifests").iterdir())
-        manifest = json.loads(newest.read_text())
-        tables = manifest["tables"]
-        manifest["tables"] = {name: tables[name] for name in tables.keys() - set(NEWER_TABLES)}
-        newest.write_text(json.dumps(manifest))
+        newest.write_text(without_newer_tables(newest.read_text()))
 
     @contextmanager
     def held(self, dataset: str) -> Iterator[None]:
@@ -165,6 +165,68 @@ class ParquetDestination(Destination):
 
 class DeltaDestination(ParquetDestination):
     """A folder of Delta tables."""
+
+    kind = "delta"
+
+
+class ParquetBucket(ParquetDestination):
+    """A folder of parquet parts in a bucket of an S3 server."""
+
+    def __init__(self, server: str, place: str) -> None:
+        self.server, self.place = server, place
+        self.url = f"{self.kind}+s3://{place}"
+
+    @classmethod
+    @contextmanager
+    def opened(cls, folder: Path, request: pytest.FixtureRequest) -> Iterator[Destination]:
+        server, bucket = map(request.getfixturevalue, ("s3_server", "bucket"))
+        yield cls(server, f"{bucket}/some/lake")
+
+    def downgrade(self, dataset: str) -> None:
+        self.set_schema_version(dataset, 1)
+        files = fsspec.filesystem("s3", skip_instance_cache=True)
+        newest = max(files.ls(f"{self.place}/{dataset}/_manifests", detail=False))
+        files.write_text(newest, without_newer_tables(files.read_text(newest)))
+
+    @contextmanager
+    def held(self, dataset: str) -> Iterator[None]:
+        hold = (
+            "import sys; from wb_ops import connect\n"
+            "with connect(sys.argv[1])._locked(sys.argv[2]):\n"
+            "    print(1, flush=True); input()"
+        )
+        with holding([sys.executable, "-c", hold, self.url, dataset]):
+            yield
+
+    @contextmanager
+    def read_only(self) -> Iterator[Warehouse]:
+        """Somebody who may read; the server asks for rights as long as this is open."""
+        iam = boto3.client("iam")
+        user = f"reader-{uuid.uuid4().hex}"
+        iam.create_user(UserName=user)
+        may_read = {"Effect": "Allow", "Action": ["s3:Get*", "s3:List*"], "Resource": "*"}
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [may_read]})
+        iam.put_user_policy(UserName=user, PolicyName="read", PolicyDocument=policy)
+        key = iam.create_access_key(UserName=user)["AccessKey"]
+        credentials = {
+            "AWS_ACCESS_KEY_ID": key["AccessKeyId"],
+            "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"],
+        }
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in credentials.items():
+                patch.setenv(name, value)
+            requests.post(f"{self.server}/moto-api/reset-auth", data="0", timeout=10)
+            try:
+                yield connect(self.url, lock_timeout_s=0.5)
+            finally:
+                requests.post(f"{self.server}/moto-api/reset-auth", data="inf", timeout=10)
+
+    def missing(self) -> Warehouse:
+        return connect(f"{self.kind}+s3://no-such-bucket/lake")
+
+
+class DeltaBucket(ParquetBucket):
+    """A folder of Delta tables in a bucket."""
 
     kind = "delta"
 
@@ -212,6 +274,14 @@ class PostgresDestination(Destination):
 
     def missing(self) -> Warehouse:
         return connect("postgresql://ann@127.0.0.1:1/nowhere")
+
+
+def without_newer_tables(text: str) -> str:
+    """A manifest as schema version 1 had it."""
+    manifest = json.loads(text)
+    tables = manifest["tables"]
+    manifest["tables"] = {name: tables[name] for name in tables.keys() - set(NEWER_TABLES)}
+    return json.dumps(manifest)
 
 
 def administer(url: str, *statements: str) -> None:

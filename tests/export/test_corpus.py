@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import json
 import math
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,8 +19,6 @@ from wb_ops import Api, ExportRequest, Warehouse, connect, execute_export, plan_
 from wb_ops.devserver import DevServer
 from wb_ops.tables.values import parse_json
 
-# Every tenth history in CI; all of them with WB_OPS_CORPUS=1.
-STRIDE = int(os.environ.get("WB_OPS_CORPUS", "10"))
 REQUEST = ExportRequest("ann", "trials")
 # What config and summary hold, of the JSON and of its columns.
 DOCUMENTS = (
@@ -92,19 +89,19 @@ def messy() -> Iterator[tuple[str, list[str]]]:
     yield "empty", []
 
 
-def histories(corpus: Path) -> Iterator[tuple[str, list[str]]]:
-    for path in sorted((corpus / "history").glob("*.jsonl.gz"))[::STRIDE]:
+def histories(paths: list[Path]) -> Iterator[tuple[str, list[str]]]:
+    for path in paths:
         lines = gzip.decompress(path.read_bytes()).decode().splitlines()
         yield path.name.split(".")[0], [with_number(line) for line in lines]
     yield from messy()
 
 
 def test_every_number_is_in_the_warehouse(
-    server: DevServer, api: Api, corpus: Path, destination: Warehouse
+    server: DevServer, api: Api, corpus_histories: list[Path], destination: Warehouse
 ):
     want: list[tuple[str, int, str, float]] = []
     documents: list[tuple[str, float, str, float]] = []
-    for number, (run_id, lines) in enumerate(histories(corpus)):
+    for number, (run_id, lines) in enumerate(histories(corpus_histories)):
         parquet = ("auto", "off")[number % 2]
         config, summary = {"number": number / 7, "text": f"it's {run_id}"}, {"best": number / 3}
         server.seed_run(

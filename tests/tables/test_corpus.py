@@ -62,10 +62,8 @@ def stored_cells(rows: list[dict[str, object]]) -> dict[object, dict[str, object
     return steps
 
 
-def test_every_value_of_every_real_history_is_stored(corpus: Path) -> None:
-    paths = sorted((corpus / "history").glob("*.jsonl.gz"))
-    assert paths
-    for path in paths:
+def test_every_value_of_every_real_history_is_stored(corpus_histories: list[Path]) -> None:
+    for path in corpus_histories:
         rows = logged_rows(path)
         expected, stored = expected_cells(rows), stored_cells(rows)
         assert list(stored) == list(expected), path.name

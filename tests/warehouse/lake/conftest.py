@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-import re
-import subprocess
 import sys
-import threading
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
-import fsspec
 import pytest
 
 HERE = Path(__file__).resolve().parent
@@ -26,38 +20,6 @@ def make(tmp_path: Path) -> Batches:
     folder = tmp_path / "staged"
     folder.mkdir()
     return Batches(folder)
-
-
-@pytest.fixture(scope="session")
-def s3_server() -> Iterator[str]:
-    """In a process of its own: deltalake's restore waits for its answers and holds the GIL."""
-    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-    server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    assert server.stderr is not None
-    lines = iter(server.stderr.readline, "")
-    url = next(found[0] for line in lines if (found := re.search(r"http://127[.:0-9]+", line)))
-    # Nobody may wait because the pipe is full.
-    threading.Thread(target=server.stderr.read, daemon=True).start()
-    yield url
-    server.kill()
-    server.wait(10)
-
-
-@pytest.fixture
-def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    environ = {
-        "AWS_ENDPOINT_URL": s3_server,
-        "AWS_ALLOW_HTTP": "true",
-        "AWS_ACCESS_KEY_ID": "a-key-id",
-        "AWS_SECRET_ACCESS_KEY": "a-secret-key",
-        "AWS_REGION": "us-east-1",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    for name, value in environ.items():
-        monkeypatch.setenv(name, value)
-    name = f"bucket-{uuid.uuid4().hex[:8]}"
-    fsspec.filesystem("s3", skip_instance_cache=True).mkdir(name)
-    return name
 
 
 @pytest.fixture

@@ -67,6 +67,8 @@ class LakeWarehouse:
         with failures(self._url, self._lock_timeout_s):
             check_name(dataset)
             self._storage.check_writable()
+            # Writes: nothing else tells whether a bucket may be written.
+            self._storage.check_exclusive(folder_of(dataset))
             snapshot = self._snapshot(dataset)
             check_state(snapshot.read("_wb_state"), dataset, owner)
             return {name: snapshot.read(name) for name in names}
