@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from itertools import count
 from pathlib import Path
@@ -22,6 +23,7 @@ from hypothesis.stateful import (
 from wb_ops import (
     Api,
     ExportRequest,
+    Warehouse,
     commit_plan,
     connect,
     execute_export,
@@ -33,15 +35,21 @@ from wb_ops.devserver import DevServer
 EXAMPLES = int(os.environ.get("WB_OPS_EXAMPLES", "3"))
 STEPS = int(os.environ.get("WB_OPS_STEPS", "10"))
 IDS = ("a", "b", "c")
+EDITS = """
+    select run_id, state, tags, cast(config->>'lr' as double precision) as lr,
+        cast(summary->>'best' as double precision) as best
+    from runs where deleted_at is null order by run_id"""
 _projects = count()
 
 
 @dataclass
 class Known:
-    """What a run must be in the warehouse: rows by step, tags, and whether it is there."""
+    """What a run must be in the warehouse: rows by step, edits, and whether it is there."""
 
     rows: dict[int, dict[str, float]] = field(default_factory=dict)
     tags: list[str] = field(default_factory=list)
+    lr: float | None = None
+    best: float | None = None
     running: bool = False
     is_gone: bool = False
 
@@ -50,13 +58,14 @@ class Project(RuleBasedStateMachine):
     """Logs, resumes, edits and deletes runs, and exports in between."""
 
     server: DevServer
+    new_warehouse: Callable[[Path], Warehouse]
 
     def __init__(self) -> None:
         super().__init__()
         self.project = f"p{next(_projects)}"
         self.folder = TemporaryDirectory(prefix="wb_ops-convergence-")
         self.api = Api({"base_url": self.server.url}, api_key=self.server.api_key)
-        self.warehouse = connect(f"duckdb:///{Path(self.folder.name) / 'w.duckdb'}")
+        self.warehouse = self.new_warehouse(Path(self.folder.name))
         self.request = ExportRequest("ann", self.project, max_cells=200)
         self.runs: dict[str, Known] = {}
         self.server.seed_run("ann", self.project, "anchor", history=[{"_step": 0, "x": 0.0}])
@@ -76,7 +85,9 @@ class Project(RuleBasedStateMachine):
         history = [{"_step": step, "x": step + 0.5} for step in range(rows)]
         state = "running" if running else "finished"
         self.server.seed_run("ann", self.project, run_id, state=state, history=history)
-        self.runs[run_id] = Known({row["_step"]: {"x": row["x"]} for row in history}, [], running)
+        self.runs[run_id] = Known(
+            {row["_step"]: {"x": row["x"]} for row in history}, running=running
+        )
 
     @rule(run_id=st.sampled_from(IDS), rows=st.integers(1, 5), again=st.booleans(), y=st.booleans())
     def log(self, run_id: str, rows: int, again: bool, y: bool) -> None:
@@ -101,12 +112,29 @@ class Project(RuleBasedStateMachine):
             self.server.finish_run("ann", self.project, run_id)
             run.running = False
 
+    @rule(run_id=st.sampled_from(IDS))
+    def resume(self, run_id: str) -> None:
+        run = self.runs.get(run_id)
+        if run is not None and not run.running and not run.is_gone:
+            self.server.set_state("ann", self.project, run_id, "running")
+            run.running = True
+
     @rule(run_id=st.sampled_from(IDS), tag=st.sampled_from(["best", "bad"]))
-    def edit(self, run_id: str, tag: str) -> None:
+    def tag(self, run_id: str, tag: str) -> None:
         run = self.runs.get(run_id)
         if run is not None and not run.is_gone:
             self.server.edit_run("ann", self.project, run_id, tags=[tag])
             run.tags = [tag]
+
+    @rule(run_id=st.sampled_from(IDS), value=st.sampled_from([0.1, 1e-300, 2.0**60]))
+    def edit(self, run_id: str, value: float) -> None:
+        """Its config and its summary."""
+        run = self.runs.get(run_id)
+        if run is not None and not run.is_gone:
+            self.server.edit_run(
+                "ann", self.project, run_id, config={"lr": value}, summary={"best": -value}
+            )
+            run.lr, run.best = value, -value
 
     @rule(run_id=st.sampled_from(IDS))
     def delete(self, run_id: str) -> None:
@@ -133,11 +161,11 @@ class Project(RuleBasedStateMachine):
         commit_plan(plan.uri, self.api, self.warehouse)
 
     def compare(self, *, after_reconcile: bool) -> None:
-        """Histories always; tags and deletions where the whole listing was compared."""
+        """Histories always; edits and deletions where the whole listing was compared."""
         there = {run_id: run for run_id, run in self.runs.items() if not run.is_gone}
         columns = {row["column_name"] for row in self.ask("select column_name from _wb_columns")}
-        y = "y" if "y" in columns else "null::double as y"
-        x = "x" if "x" in columns else "null::double as x"
+        y = "y" if "y" in columns else "null::double precision as y"
+        x = "x" if "x" in columns else "null::double precision as x"
         found = self.ask(f"select run_id, _step, {x}, {y} from history order by run_id, _step")
         expected = [
             {"run_id": run_id, "_step": step, "x": row.get("x"), "y": row.get("y")}
@@ -146,10 +174,13 @@ class Project(RuleBasedStateMachine):
         ]
         assert [row for row in found if row["run_id"] in there] == expected
         if after_reconcile:
-            gone = "select run_id, tags from runs where deleted_at is null order by run_id"
-            assert self.ask(gone) == [
-                {"run_id": run_id, "tags": run.tags} for run_id, run in sorted(there.items())
-            ]
+            assert self.ask(EDITS) == [
+                {
+                    "run_id": run_id, "state": "running" if run.running else "finished",
+                    "tags": run.tags, "lr": run.lr, "best": run.best,
+                }
+                for run_id, run in sorted(there.items())
+            ]  # fmt: skip
         receipts = self.ask("select status from _wb_receipts where table_name = 'history'")
         assert {row["status"] for row in receipts} <= {"complete", "growing", "deleted"}
 
@@ -157,11 +188,23 @@ class Project(RuleBasedStateMachine):
         return self.warehouse.query(sql, self.request.dataset_name).to_pylist()
 
 
+@pytest.fixture(params=["duckdb", "postgres"])
+def new_warehouse(request: pytest.FixtureRequest) -> Callable[[Path], Warehouse]:
+    """Makes an empty one for each example; the datasets of all have names of their own."""
+    if request.param == "duckdb":
+        return lambda folder: connect(f"duckdb:///{folder / 'w.duckdb'}")
+    url = request.getfixturevalue("postgres_server")
+    return lambda folder: connect(url)
+
+
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("parquet", [True, False], ids=["files", "windows"])
-def test_the_warehouse_ends_equal_to_the_server(parquet: bool):
+def test_the_warehouse_ends_equal_to_the_server(
+    parquet: bool, new_warehouse: Callable[[Path], Warehouse]
+):
     with DevServer(parquet=parquet, parquet_rows_per_file=3) as server:
-        machine = type("ProjectOnServer", (Project,), {"server": server})
+        members = {"server": server, "new_warehouse": staticmethod(new_warehouse)}
+        machine = type("ProjectOnServer", (Project,), members)
         run_state_machine_as_test(
             machine,
             settings=settings(

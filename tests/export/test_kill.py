@@ -35,7 +35,8 @@ KILLS = {
     "postgres": -(-int(os.environ.get("WB_OPS_KILLS", "6")) // 2),
 }
 SEED = int(os.environ.get("WB_OPS_SEED", "0"))
-RUNS, ROWS, EVENTS = 20, 300, 20
+RUNS, ROWS, EVENTS, ROWS_LATER = 20, 300, 20, 5
+WAYS = ("full", "incremental", "shards")
 REQUEST = ExportRequest("ann", "trials", tables=("runs", "history", "system_metrics"))
 DATASET = REQUEST.dataset_name
 
@@ -149,10 +150,10 @@ class Reader:
                 continue  # held by the writer, or not made yet
 
 
-def start(server: DevServer, warehouse: Warehouse, mode: str) -> subprocess.Popen[str]:
+def start(server: DevServer, warehouse: Warehouse, way: str, folder: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, str(HERE / "export_once.py"), server.url, server.api_key,
-         warehouse.url, mode],
+         warehouse.url, way, str(folder)],
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
@@ -175,30 +176,42 @@ def torn(warehouse: Warehouse) -> list[str]:
     return [what for what, sql in TORN.items() if warehouse.query(sql, DATASET).num_rows]
 
 
+def grow(server: DevServer, attempt: int) -> None:
+    """Something for an incremental export to do: a run goes on, another is edited."""
+    first = ROWS + ROWS_LATER * attempt
+    rows = [{"_step": step, "loss": 1 / step} for step in range(first, first + ROWS_LATER)]
+    server.append_history("ann", "trials", f"r{attempt % RUNS}", rows)
+    server.edit_run("ann", "trials", f"r{(attempt + 1) % RUNS}", config={"lr": attempt})
+
+
 @pytest.mark.timeout(3600)
 def test_killed_exports_converge(
-    project: DevServer, destinations: tuple[str, Warehouse, Warehouse]
+    project: DevServer, destinations: tuple[str, Warehouse, Warehouse], tmp_path: Path
 ):
+    """Whole, incremental and sharded exports in turn, each killed, while the project goes on."""
     kind, reference, killed = destinations
-    process = start(project, reference, "full")
     began = time.monotonic()
-    assert process.wait(120) == 0
-    seconds = time.monotonic() - began
+    assert start(project, reference, "full", tmp_path).wait(120) == 0
+    seconds = dict.fromkeys(WAYS, time.monotonic() - began)
 
-    chosen, kills = random.Random(SEED), 0
+    chosen, kills, attempt = random.Random(SEED), dict.fromkeys(WAYS, 0), 0
     with faults(project), Reader(connect(killed.url, lock_timeout_s=1)) as reader:
-        for _ in range(4 * KILLS[kind]):
-            took = kill_at(start(project, killed, "full"), chosen.uniform(0, seconds))
+        while sum(kills.values()) < KILLS[kind] and attempt < 4 * KILLS[kind]:
+            way = WAYS[attempt % len(WAYS)]
+            grow(project, attempt)
+            process = start(project, killed, way, tmp_path)
+            took = kill_at(process, chosen.uniform(0, seconds[way]))
             # The first one may have been slower than those that are to be killed.
-            seconds = seconds if took is None else min(seconds, took)
-            kills += took is None
+            seconds[way] = seconds[way] if took is None else min(seconds[way], took)
+            kills[way] += took is None
+            attempt += 1
             if has_tables(killed):
                 assert torn(killed) == []
-            if kills == KILLS[kind]:
-                break
-    assert kills == KILLS[kind], "most exports had ended before their kill"
+    print(f"{kind}: killed {kills}, {attempt - sum(kills.values())} ended before")
+    assert sum(kills.values()) == KILLS[kind], "most exports had ended before their kill"
     assert reader.torn == []
 
+    assert start(project, reference, "full", tmp_path).wait(120) == 0
     with Api({"base_url": project.url}, api_key=project.api_key) as api:
         execute_export(plan_export(REQUEST, api, killed), api, killed)
         assert plan_export(REQUEST, api, killed).runs == ()
@@ -206,7 +219,8 @@ def test_killed_exports_converge(
     for table, columns in SAME.items():
         rows = f"select {columns} from {table} order by 1, 2"
         assert killed.query(rows, DATASET).equals(reference.query(rows, DATASET)), table
-    assert killed.query("select 1 from history", DATASET).num_rows == RUNS * ROWS
+    rows_logged = RUNS * ROWS + attempt * ROWS_LATER
+    assert killed.query("select 1 from history", DATASET).num_rows == rows_logged
     assert killed.query("select 1 from system_metrics", DATASET).num_rows == RUNS * EVENTS
 
 
