@@ -103,6 +103,14 @@ def test_a_base_url_that_is_none_is_refused(url: str):
         normalize_base_url(url)
 
 
+@pytest.mark.parametrize("url", ["http://[x", "http://[x]/", "http://ann:secret", "http://x:99999"])
+def test_what_cannot_be_read_as_a_url_is_not_quoted(url: str):
+    with pytest.raises(InvalidRequest, match="base_url cannot be read") as raised:
+        normalize_base_url(url)
+    assert raised.value.__cause__ is None
+    assert "secret" not in str(raised.value)
+
+
 def test_clear_text_to_another_machine_warns():
     with pytest.warns(UserWarning, match="clear text"):
         normalize_base_url("http://wandb.example.com")

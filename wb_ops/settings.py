@@ -158,7 +158,16 @@ def check_key(key: str | None, base_url: str) -> str:
 def normalize_base_url(url: str) -> str:
     """Return the API address without trailing slash; warn where a key would travel in clear."""
     url = url.strip().rstrip("/")
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        # Only asked for is it checked.
+        _ = parts.port
+    except ValueError:
+        # Nothing of it, nor of the error that quotes it: what cannot be read may hold a password.
+        raise InvalidRequest(
+            f"base_url cannot be read as a URL, such as {DEFAULT_BASE_URL}: look at its brackets "
+            "and its port."
+        ) from None
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise InvalidRequest(f"base_url {url!r} is not an http(s) URL, such as {DEFAULT_BASE_URL}.")
     if parts.username or parts.password or parts.query or parts.fragment:

@@ -66,6 +66,8 @@ def test_without_a_password_the_key_is_found_as_the_sdk_finds_it(
     "fields",
     [
         {"host": "ftp://x"},
+        {"host": "https://[bad"},
+        {"host": "http://x:port"},
         {"extra": {"timeout": "soon"}},
         {"extra": {"max_wait_s": []}},
     ],

@@ -17,7 +17,7 @@ from airflow.sdk.log import mask_secret
 
 import wb_ops
 from wb_ops.errors import InvalidRequest, WbOpsError
-from wb_ops.settings import Settings, resolve_settings
+from wb_ops.settings import DEFAULT_BASE_URL, Settings, resolve_settings
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -121,7 +121,14 @@ def _base_url(connection: Connection) -> str | None:
     host: str | None = connection.host
     if not host:
         return host
-    url = urlsplit(host if "://" in host else f"{connection.schema or 'https'}://{host}")
+    try:
+        url = urlsplit(host if "://" in host else f"{connection.schema or 'https'}://{host}")
+    except ValueError:
+        # Nothing of it, nor of the error that quotes it: people put passwords there.
+        raise InvalidRequest(
+            f"Connection {connection.conn_id!r}: its host cannot be read as a URL, such as "
+            f"{DEFAULT_BASE_URL}."
+        ) from None
     names_port = ":" in url.netloc.rpartition("]")[2]
     port = connection.port
     if port and not names_port and port != DEFAULT_PORTS.get(url.scheme):
