@@ -13,6 +13,7 @@ import pytest
 
 from wb_ops import (
     Api,
+    ExportIncomplete,
     ExportRequest,
     InvalidRequest,
     NotFound,
@@ -27,6 +28,7 @@ from wb_ops import (
     plan_export,
 )
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.export.folder import open_folder
 from wb_ops.settings import Settings
 
 Ask = Callable[[str], list[dict[str, Any]]]
@@ -111,8 +113,36 @@ class TestShards:
         server.requests.clear()
         again = commit_plan(plan_uri, api, warehouse)
         assert (again.load_id, again.runs, again.history_rows) == (first.load_id, 6, 21)
+        assert again.statuses == first.statuses
         assert ask("select * from _wb_loads") == loads
         assert server.requests.operations() == []
+
+    def test_leave_only_what_says_that_they_are_done(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str
+    ):
+        plan_uri = plan_export(REQUEST, api, warehouse).save(staging)
+        results, _ = in_shards(plan_uri, 2, api, warehouse)
+        left = ["plan.json", "shards/0-of-2/done.json", "shards/1-of-2/done.json"]
+        assert open_folder(plan_uri).list_names() == left
+        server.requests.clear()
+        assert execute_shard(plan_uri, Shard(1, 2), api) in results
+        assert server.requests.operations() == []
+
+    def test_that_did_not_add_up_say_so_again(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str
+    ):
+        broken = Fault(
+            Matcher(path="*/exports/*", origin="storage"), Responder.truncated(10), times=None
+        )
+        server.faults.add(broken)
+        request = replace(REQUEST, on_incomplete="fail")
+        plan_uri = plan_export(request, api, warehouse).save(staging)
+        errors = []
+        for _ in range(2):
+            with pytest.raises(ExportIncomplete, match="everything else is committed") as raised:
+                in_shards(plan_uri, 2, api, warehouse)
+            errors.append((raised.value.message, raised.value.advice))
+        assert errors[0] == errors[1]
 
     def test_go_on_where_a_limit_stopped_them(
         self, server: DevServer, impatient: Api, warehouse: Warehouse, staging: str

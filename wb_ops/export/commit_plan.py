@@ -8,20 +8,20 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from wb_ops.client.api import Api
 from wb_ops.client.source import Node, RunSource
-from wb_ops.errors import CommError, InvalidRequest
+from wb_ops.errors import Advice, CommError, InvalidRequest
 from wb_ops.export.commit import Committer
 from wb_ops.export.decide import cleaned
 from wb_ops.export.execute import Meter, raise_if_incomplete
 from wb_ops.export.folder import Folder, open_folder
-from wb_ops.export.planned import ExportPlan, load_plan
+from wb_ops.export.planned import PLAN, ExportPlan, load_plan
+from wb_ops.export.receipts import receipts_of_load
 from wb_ops.export.report import ExportReport, Progress, new_report
 from wb_ops.export.sealed import MAX_RUNS_PER_BATCH, BatchSize, Sealed, unread
 from wb_ops.export.shards import DONE, Shard, read_stored
-from wb_ops.export.stored import StoredRun
+from wb_ops.export.stored import StoredRun, load_stored
 from wb_ops.tables.fingerprints import fingerprint
 from wb_ops.warehouse import Warehouse
 from wb_ops.warehouse.urls import without_secrets
@@ -33,12 +33,17 @@ def commit_plan(
     warehouse: Warehouse,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> ExportReport:
-    """Commit what the shards of a plan have staged; then delete the staged files.
+    """Commit what the shards of a plan have staged; then empty the plan's folder.
+
+    Of a folder whose commit adds up stay only `plan.json` and the marks of its shards, a few
+    hundred bytes each: by them a repeated shard or commit sees that there is nothing to do.
+    Otherwise the staged rows alone are deleted.
 
     A run that another export has written, or that changed on the server since it was read, is not
     written: the next export reads it. One that only went on logging is written as far as it was
     read. Safe to repeat: a plan that is committed is not committed
-    again, and one that was killed half way is finished. One request for 200 runs.
+    again, its report or its ExportIncomplete is that of the first time; one that was killed half
+    way is finished. One request for 200 runs.
 
     Raises:
         NotFound: there is no such plan (retry: never).
@@ -55,24 +60,41 @@ def commit_plan(
     request = plan.request
     warehouse.check(request.dataset_name, request.owner)
     report = new_report(plan, warehouse.url)
-    if (load := _finished_load(plan, warehouse)) is not None:
-        return replace(report, **load)
-    shards = _complete_shards(plan, folder)
-    _Commit(plan, shards, folder, api, warehouse, report, on_progress).run()
-    names = folder.list_names()
-    folder.delete(name for name in names if name.startswith("shards/") and name.endswith("parquet"))
+    if (finished := _finished(report, plan, folder, warehouse)) is not None:
+        report = finished
+    else:
+        shards = _complete_shards(plan, folder)
+        _Commit(plan, shards, folder, api, warehouse, report, on_progress).run()
+        _delete(folder, lambda name: name.startswith("shards/") and name.endswith("parquet"))
     raise_if_incomplete(plan, report)
+    _delete(folder, lambda name: name != PLAN and not name.endswith(f"/{DONE}"))
     return report
 
 
-def _finished_load(plan: ExportPlan, warehouse: Warehouse) -> dict[str, Any] | None:
-    """What the warehouse says of this plan's load, if it has ended."""
-    loads = warehouse.read_tables(plan.request.dataset_name, ["_wb_loads"])["_wb_loads"]
-    for load in loads.to_pylist():
+def _delete(folder: Folder, is_over: Callable[[str], bool]) -> None:
+    folder.delete(name for name in folder.list_names() if is_over(name))
+
+
+def _finished(
+    report: ExportReport, plan: ExportPlan, folder: Folder, warehouse: Warehouse
+) -> ExportReport | None:
+    """The report of this plan's load as the warehouse tells it, if it has ended."""
+    tables = warehouse.read_tables(plan.request.dataset_name, ["_wb_loads", "_wb_receipts"])
+    for load in tables["_wb_loads"].to_pylist():
         if load["load_id"] == plan.load_id and load["status"] in ("complete", "incomplete"):
             names = ("runs", "history_rows", "requests", "size_bytes")
-            return {name: load[name] for name in names}
+            receipts = receipts_of_load(tables["_wb_receipts"], plan.load_id)
+            told = [one for one in receipts if one.table_name == "history" or not one.is_sound]
+            numbers = {name: load[name] for name in names}
+            return replace(report, **numbers, receipts=told, advices=_advices(folder))
     return None
+
+
+def _advices(folder: Folder) -> list[Advice]:
+    """What the shards' failures advise, as long as they are there."""
+    batches = (name for name in folder.list_names() if "/batch-" in name)
+    data = (folder.read(name) for name in batches)
+    return [a for one in data if one is not None for run in load_stored(one) for a in run.advices]
 
 
 def _complete_shards(plan: ExportPlan, folder: Folder) -> list[Shard]:

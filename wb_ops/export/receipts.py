@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from wb_ops.client.source import Node
 from wb_ops.errors import CommError
@@ -92,6 +93,12 @@ def receipts_table(receipts: Iterable[Receipt], load_id: str, checked_at: dateti
     common = {"load_id": load_id, "checked_at": checked_at}
     rows = {(one.run_id, one.table_name): {**to_row(one), **common} for one in receipts}
     return pa.Table.from_pylist(list(rows.values()), schema=RECEIPTS)
+
+
+def receipts_of_load(table: pa.Table, load_id: str) -> list[Receipt]:
+    """The receipts among the rows of `_wb_receipts` that this load wrote last."""
+    rows = table.filter(pc.equal(table["load_id"], load_id)).to_pylist()
+    return [Receipt(**{name: row[name] for name in Receipt.__slots__}) for row in rows]
 
 
 def to_row(one: Receipt) -> dict[str, Any]:
