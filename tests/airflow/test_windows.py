@@ -29,9 +29,12 @@ def context(key: str | None = None, interval: Any = NOTHING) -> Any:
     [
         ("auto", NOTHING, None, HOUR, NOTHING),
         ("auto", NOTHING, "2026-01-31", HOUR, DAY),
-        ("auto", NOTHING, "2026-02-31", HOUR, NOTHING),
+        ("auto", NOTHING, "2026-01-31T00:00:00", HOUR, DAY),
+        ("auto", NOTHING, "2026-01-31T00:00:00+00:00", HOUR, DAY),
+        ("auto", NOTHING, "2026-01-31T01:00:00+01:00", HOUR, DAY),
         ("auto", NOTHING, "acme/proj", HOUR, NOTHING),
-        ("auto", NOTHING, "2026-01-31T05:00:00", HOUR, NOTHING),
+        ("auto", HOUR, "2026-01-31T05:00:00", HOUR, HOUR),
+        ("watermark", NOTHING, "2026-01-31T05:00:00", HOUR, NOTHING),
         ("auto", (HOUR[0], None), "2026-01-31", HOUR, (HOUR[0], None)),
         ("watermark", NOTHING, "2026-01-31", HOUR, NOTHING),
         ("data_interval", NOTHING, "2026-01-31", HOUR, HOUR),
@@ -45,6 +48,17 @@ def test_explicit_then_partition_then_watermark(
     from wb_ops.airflow.operators.windows import resolve_window
 
     assert resolve_window(window, *explicit, context(key, interval)) == expected
+
+
+@pytest.mark.parametrize(
+    "key", ["2026-01-31T05:00:00", "2026-01-31T00:00:00+01:00", "2026-02-31", "2026-01-31|acme"]
+)
+def test_a_key_that_is_no_day_is_an_error(key: str) -> None:
+    """An hour's Dag run would export everything since the watermark, and nobody would notice."""
+    from wb_ops.airflow.operators.windows import resolve_window
+
+    with pytest.raises(InvalidRequest, match=r"partition_key='2026.*window=\"watermark\""):
+        resolve_window("auto", None, None, context(key, HOUR))
 
 
 @pytest.mark.parametrize("interval", [NOTHING, (HOUR[0], HOUR[0])])

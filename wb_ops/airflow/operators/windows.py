@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING, Literal, get_args
 
 from wb_ops.errors import InvalidRequest
@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 Window = Literal["auto", "watermark", "data_interval"]
 Bounds = tuple[datetime | None, datetime | None]
 
-_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+# What begins like a day is meant as one: a key such as acme/demo is of another kind.
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}(?!\d)")
 
 
 def resolve_window(
@@ -23,11 +24,12 @@ def resolve_window(
     """Return the window of *created* time (UTC) to export; (None, None): go by the watermark.
 
     Explicit bounds win. "auto" then takes the day of a Dag run whose partition key is one, such
-    as 2026-01-31, and otherwise the watermark. "data_interval" takes the Dag run's interval: the
-    runs created in it, and none that only went on in it.
+    as 2026-01-31 or 2026-01-31T00:00:00, and otherwise the watermark. "data_interval" takes the
+    Dag run's interval: the runs created in it, and none that only went on in it.
 
     Raises:
-        InvalidRequest: `window` is another word, or the Dag run has no interval (retry: never).
+        InvalidRequest: `window` is another word, the partition key is a time and no day, or the
+            Dag run has no interval (retry: never).
     """
     if window not in get_args(Window):
         raise InvalidRequest(f"window={window!r}: give one of {', '.join(get_args(Window))}.")
@@ -41,13 +43,20 @@ def resolve_window(
 def _partition(context: Context) -> Bounds:
     # The attribute is as old as partitions: Airflow 3.2.
     key = getattr(context["dag_run"], "partition_key", None)
-    if key is None or not _DAY.fullmatch(key):
+    if key is None or not _DAY.match(key):
         return None, None
     try:
-        day = datetime.fromisoformat(key).replace(tzinfo=UTC)
+        start = datetime.fromisoformat(key)
     except ValueError:
-        return None, None
-    return day, day + timedelta(days=1)
+        start = None
+    start = start if start is None or start.tzinfo else start.replace(tzinfo=UTC)
+    if start is None or start.astimezone(UTC).time() != time.min:
+        raise InvalidRequest(
+            f"The Dag run's partition_key={key!r} is not a day (UTC), such as 2026-01-31: make it "
+            "one (key_format, or StartOfDayMapper in the schedule), give since and until, or "
+            'export by the watermark (window="watermark").'
+        )
+    return start, start + timedelta(days=1)
 
 
 def _data_interval(context: Context) -> Bounds:
