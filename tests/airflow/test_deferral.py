@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -54,6 +55,30 @@ def test_the_wait_goes_on_with_the_rest(
     steps = wb_ops.connect(warehouse).query("select run_id, _step from history", "ann__demo")
     rows = list(zip(*steps.to_pydict().values(), strict=True))
     assert len(rows) == len(set(rows)) == 12
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_a_limit_that_names_no_time_is_deferred_too() -> None:
+    """Fifteen seconds first, then longer; only where the task may defer."""
+    from airflow.sdk.exceptions import TaskDeferred
+
+    from wb_ops.airflow import WandbExportOperator
+    from wb_ops.airflow.operators.deferral import defer_throttled
+
+    def limited() -> None:
+        raise wb_ops.RateLimited("slow down", http_status=429)
+
+    task = WandbExportOperator(task_id="task", warehouse="duckdb:///x")
+    waits = []
+    for throttles in range(3):
+        began = time.time()
+        with pytest.raises(TaskDeferred) as raised:
+            defer_throttled(task, limited, throttles, 3)
+        assert raised.value.trigger.throttles == throttles + 1
+        waits.append(round((raised.value.trigger.until_epoch_s - began) / 15))
+    assert waits == [1, 2, 4]
+    with pytest.raises(wb_ops.RateLimited):
+        defer_throttled(task, limited, 3, 3)
 
 
 def test_the_waits_are_bounded(

@@ -84,16 +84,16 @@ def test_a_limit_that_never_ends_is_bounded(export: Callable[..., Any], server: 
     assert len(server.requests) == 3
 
 
-def test_bad_answers_wait_for_the_tasks_own_delay(
+def test_bad_answers_are_backed_off_from(
     export: Callable[..., Any], server: Any, earlier_tries: Callable[[Any], list[Any]]
 ) -> None:
-    """5xx and cut bodies that outlast the client's own attempts are BACKOFF."""
+    """5xx and cut bodies that outlast the client's own attempts; the reason is kept."""
     server.faults.add(Fault(LISTING, Responder.error(502), times=3))
     server.faults.add(Fault(LISTING, Responder.cut_body(), times=3))
     task = export()
     assert (task.state, task.try_number) == ("success", 2)
-    (first,) = earlier_tries(task)
-    assert first.retry_delay_override is None
+    tries = [(one.retry_delay_override, one.retry_reason) for one in earlier_tries(task)]
+    assert tries == [(0.1, "W&B MalformedResponse: backing off 0.1s")]
 
 
 def test_mapped_tasks_have_the_policy(

@@ -26,13 +26,13 @@ from wb_ops.errors import (
 DECISIONS = {
     "RateLimited": "retry",
     "WarehouseBusy": "retry",
-    "ServerUnavailable": "default",
-    "ConnectionFailed": "default",
-    "RequestTimeout": "default",
-    "MalformedResponse": "default",
-    "IncompleteHistory": "default",
-    "OutcomeUnknown": "default",
-    "WarehouseUnavailable": "default",
+    "ServerUnavailable": "retry",
+    "ConnectionFailed": "retry",
+    "RequestTimeout": "retry",
+    "MalformedResponse": "retry",
+    "IncompleteHistory": "retry",
+    "OutcomeUnknown": "retry",
+    "WarehouseUnavailable": "retry",
     "AuthenticationFailed": "fail",
     "PermissionDenied": "fail",
     "NotFound": "fail",
@@ -57,7 +57,7 @@ def test_the_table_has_every_error() -> None:
 
 @pytest.mark.parametrize(("name", "action"), DECISIONS.items())
 def test_each_error_has_its_decision(name: str, action: str) -> None:
-    """AFTER is retried when it says, NEVER fails, the rest is the task's."""
+    """AFTER is retried when it says, NEVER fails, the rest is backed off from."""
     from wb_ops.airflow import WandbRetryPolicy
 
     error = getattr(errors, name)("what failed")
@@ -111,11 +111,32 @@ def test_a_busy_warehouse_is_named() -> None:
     assert decision.reason == "Warehouse Retry-After=15s"
 
 
-def test_a_wait_that_nobody_named_is_the_tasks() -> None:
-    """A 429 without any header has no delay to hand on."""
+@pytest.mark.parametrize(
+    ("try_number", "minutes"), [(0, 1), (1, 1), (2, 2), (3, 4), (7, 60), (5000, 60)]
+)
+def test_a_delay_that_nobody_named_grows(try_number: int, minutes: int) -> None:
+    """From the task's own retry_delay on; a 429 without any header is one, too."""
+    from airflow.sdk import BaseOperator
+
     from wb_ops.airflow import WandbRetryPolicy
 
-    assert WandbRetryPolicy().evaluate(RateLimited("slow down"), 1, 4).action.value == "default"
+    task = BaseOperator(task_id="task", retry_delay=timedelta(minutes=1))
+    for error in (RateLimited("slow down"), ServerUnavailable("away", http_status=503)):
+        decision = WandbRetryPolicy().evaluate(error, try_number, 9, {"task": task})
+        assert decision.retry_delay == timedelta(minutes=minutes)
+    assert decision.reason == f"W&B 503 ServerUnavailable: backing off {minutes * 60}s"
+
+
+def test_a_tasks_own_backoff_is_left_to_it() -> None:
+    """With the reason all the same."""
+    from airflow.sdk import BaseOperator
+
+    from wb_ops.airflow import WandbRetryPolicy
+
+    task = BaseOperator(task_id="task", retry_exponential_backoff=2.0)
+    decision = WandbRetryPolicy().evaluate(ServerUnavailable("away"), 1, 4, {"task": task})
+    assert (decision.action.value, decision.retry_delay) == ("retry", None)
+    assert decision.reason == "W&B ServerUnavailable: the task's own backoff"
 
 
 def test_it_can_be_chained() -> None:

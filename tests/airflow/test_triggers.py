@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from wb_ops.devserver import Fault, Matcher, Responder
+from wb_ops.errors import RateLimited
 
 pytestmark = pytest.mark.usefixtures("airflow_home", "connection")
 RUN = Matcher(operation="Run")
@@ -113,6 +114,47 @@ def test_what_heals_is_waited_out(server: Any, fault: Responder) -> None:
     """A limit, an outage and a broken connection are no reason to wake a worker."""
     server.faults.add(Fault(RUN, fault, times=3))
     assert first_event(wait_for("run0"))["state"] == "finished"
+
+
+def test_a_limit_that_names_no_time_is_no_failure(server: Any) -> None:
+    """However often it comes, it is waited out: longer each time, as after an outage."""
+    server.faults.add(Fault(RUN, Responder.rate_limited(), times=8))
+    assert first_event(wait_for("run0", poll_interval_s=0.002))["state"] == "finished"
+    assert server.requests.operations() == ["Run"] * 9
+
+
+@pytest.mark.parametrize(
+    ("asked_s", "number", "expected_s"),
+    [
+        (12, 0, 12),
+        (0, 0, 0.25),
+        (0, 2, 1),
+        (0, 99, 4),
+        (1e6, 0, 3600),
+        (None, 0, 15),
+        (None, 9, 3600),
+    ],
+)
+def test_a_wait_has_a_floor_and_a_cap(
+    asked_s: float | None, number: int, expected_s: float
+) -> None:
+    """A server that says 0 is not asked in a tight loop, one that says a day not tomorrow."""
+    from wb_ops.airflow.waits import throttle_wait_s
+
+    error = RateLimited("slow down", retry_after_s=asked_s)
+    assert throttle_wait_s(error, number, 15) == expected_s
+
+
+def test_a_trigger_asks_no_faster_than_its_interval() -> None:
+    """And as late as the server says, an hour at most; answers begin the count anew."""
+    from wb_ops.airflow.triggers.polling import Patience
+
+    patience = Patience(interval_s=60)
+    pauses = [patience.pause_s(RateLimited("", retry_after_s=s)) for s in (5, 90, 1e6, None)]
+    assert pauses == [60, 90, 3600, 480]
+    assert not patience.is_over(RateLimited(""))
+    patience.reset()
+    assert patience.pause_s(RateLimited("")) == 60
 
 
 def test_an_outage_that_lasts_becomes_an_event(server: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from wb_ops.airflow.waits import LONGEST_WAIT_S, doubled, throttle_wait_s
 from wb_ops.errors import AdviceKind, WarehouseError, WbOpsError, find_error
 
 if TYPE_CHECKING:
@@ -20,18 +21,20 @@ else:
         RetryPolicy = object
         HAS_RETRY_POLICIES = False
 
-MAX_DELAY_S = 3600.0
+# As Airflow's own [core] default_task_retry_delay, where no task says another.
+RETRY_DELAY = timedelta(minutes=5)
 # Airflow's own default is none, and a policy cannot add any.
 RETRIES = 4
 
 
 class WandbRetryPolicy(RetryPolicy):
-    """Waits as long as W&B asks, fails at once what cannot heal, leaves the rest to the task.
+    """Waits as long as W&B asks, backs off from outages, fails at once what cannot heal.
 
-    An error's advice AFTER(s) becomes a retry after s seconds, NEVER a failure, and BACKOFF,
-    VERIFY and errors that are not ours the task's own `retries` and `retry_delay`. A policy cannot
-    add retries: give the task some (our operators have 4). Airflow applies neither
-    `max_retry_delay` nor its backoff to a policy's delay, hence the cap.
+    An error's advice AFTER(s) becomes a retry after s seconds, NEVER a failure; BACKOFF and VERIFY
+    a retry after the task's `retry_delay`, twice as long with each try, or as Airflow counts it
+    where the task has `retry_exponential_backoff`. The reason is in the task instance. Errors that
+    are not ours are left to the task. A policy cannot add retries: give the task some (our
+    operators have 4). Airflow does not apply `max_retry_delay` to a policy's delay, hence the cap.
 
     Our operators have this policy by default; `retry_policy=` replaces it, None removes it.
 
@@ -42,7 +45,7 @@ class WandbRetryPolicy(RetryPolicy):
         RuntimeError: Airflow is older than 3.3 and has no retry policies.
     """
 
-    def __init__(self, max_delay_s: float = MAX_DELAY_S) -> None:
+    def __init__(self, max_delay_s: float = LONGEST_WAIT_S) -> None:
         if not HAS_RETRY_POLICIES:
             raise RuntimeError(
                 "WandbRetryPolicy needs Airflow 3.3 or newer; before that, the task's retries and "
@@ -67,12 +70,25 @@ class WandbRetryPolicy(RetryPolicy):
                 reason=f"{_label(error)} {type(error).__name__}: a retry cannot help"
             )
         if advice.seconds is None:
-            return RetryDecision.default()
-        delay_s = min(advice.seconds, self.max_delay_s)
+            return self._backoff(error, try_number, context)
+        delay_s = min(throttle_wait_s(error, 0, 0.0), self.max_delay_s)
         capped = f", capped at {delay_s:g}s" if delay_s < advice.seconds else ""
         return RetryDecision.retry(
             delay=timedelta(seconds=delay_s),
             reason=f"{_label(error)} Retry-After={round(advice.seconds, 1):g}s{capped}",
+        )
+
+    def _backoff(
+        self, error: WbOpsError, try_number: int, context: Context | None
+    ) -> RetryDecision:
+        what = f"{_label(error)} {type(error).__name__}"
+        task = None if context is None else context["task"]
+        if task is not None and task.retry_exponential_backoff:
+            return RetryDecision.retry(reason=f"{what}: the task's own backoff")
+        base_s = (RETRY_DELAY if task is None else task.retry_delay).total_seconds()
+        delay_s = min(doubled(base_s, try_number - 1), self.max_delay_s)
+        return RetryDecision.retry(
+            delay=timedelta(seconds=delay_s), reason=f"{what}: backing off {delay_s:g}s"
         )
 
 

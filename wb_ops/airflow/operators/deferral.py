@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import conf
 
-from wb_ops.airflow.retry_policy import MAX_DELAY_S
 from wb_ops.airflow.triggers.events import checked_event
 from wb_ops.airflow.triggers.throttle import THROTTLED, ThrottleTrigger
-from wb_ops.errors import AdviceKind, find_error
+from wb_ops.airflow.waits import is_throttle, throttle_wait_s
+from wb_ops.errors import find_error
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MAX_THROTTLES = 10
+# The first wait for a limit that names no time.
+UNNAMED_WAIT_S = 15.0
 
 
 def default_deferrable() -> bool:
@@ -43,19 +45,20 @@ def throttles_of(event: Mapping[str, Any] | None) -> int:
 def defer_throttled(
     operator: BaseOperator, work: Callable[[], T], throttles: int, max_throttles: int
 ) -> T:
-    """Do the work; where its error says AFTER, wait in the triggerer and resume.
+    """Do the work; where it is throttled, wait in the triggerer and resume.
 
-    The resumed task begins its work anew, which finds what is committed already. A wait costs
-    neither a worker nor a retry; after `max_throttles` of them in one try the error is raised,
-    and the task's retries decide.
+    A limit that names no time is waited for too, twice as long each time. The resumed task begins
+    its work anew, which finds what is committed already. A wait costs neither a worker nor a
+    retry; after `max_throttles` of them in one try the error is raised, and the task's retries
+    decide.
     """
     try:
         return work()
     except Exception as exc:
-        advice = error.advice if (error := find_error(exc)) is not None else None
-        if advice is None or advice.kind is not AdviceKind.AFTER or throttles >= max_throttles:
+        error = find_error(exc)
+        if error is None or not is_throttle(error) or throttles >= max_throttles:
             raise
-        wait_s = min(advice.seconds or 0.0, MAX_DELAY_S)
+        wait_s = throttle_wait_s(error, throttles, UNNAMED_WAIT_S)
         operator.log.info("%s; waiting %.1f s in the triggerer", exc, wait_s)
         operator.defer(
             trigger=ThrottleTrigger(time.time() + wait_s, throttles + 1),

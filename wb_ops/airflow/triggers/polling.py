@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import wb_ops
 from wb_ops.airflow.hooks.wandb import WandbHook
+from wb_ops.airflow.waits import doubled, is_throttle, throttle_wait_s
 from wb_ops.errors import WbOpsError
 
 if TYPE_CHECKING:
@@ -47,28 +48,30 @@ class Patience:
     Attributes:
         interval_s: the pause between two questions.
         failures: how many questions in a row have failed; a rate limit is no failure.
+        throttles: how many in a row met a rate limit.
     """
 
     interval_s: float
     failures: int = 0
+    throttles: int = 0
 
     def reset(self) -> None:
         """Note that an answer came."""
-        self.failures = 0
+        self.failures = self.throttles = 0
 
     def pause_s(self, exc: Exception) -> float:
         """Note a failure and return the seconds until the next question.
 
-        A rate limit is waited for as long as the server says. Other failures wait twice as long
-        each time, up to ten minutes.
+        A rate limit is waited for as long as the server says, an interval at least and an hour
+        at most; where it names no time, and after other failures, twice as long each time.
         """
-        advice = exc.advice if isinstance(exc, WbOpsError) else None
-        if advice is not None and advice.seconds is not None:
-            return advice.seconds
+        if isinstance(exc, WbOpsError) and is_throttle(exc):
+            self.throttles += 1
+            asked_s = throttle_wait_s(exc, self.throttles - 1, self.interval_s)
+            return max(asked_s, self.interval_s)
         self.failures += 1
-        doublings = min(self.failures - 1, 10)
         longest_s: float = max(MAX_PAUSE_S, self.interval_s)
-        return min(self.interval_s * 2.0**doublings, longest_s)
+        return min(doubled(self.interval_s, self.failures - 1), longest_s)
 
     def is_over(self, error: WbOpsError) -> bool:
         """Whether asking again cannot help, or has failed too often."""
