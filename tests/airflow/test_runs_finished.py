@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -26,7 +27,11 @@ class Store:
         return self.values.get(key)
 
     async def aset(self, key: str, value: Any) -> None:
+        assert len(json.dumps(value)) < 65_536, "Airflow's limit"
         self.values[key] = value
+
+    async def adelete(self, key: str) -> None:
+        del self.values[key]
 
 
 @pytest.fixture
@@ -122,7 +127,7 @@ def test_a_restart_goes_on_where_it_was(server: Any, now: datetime) -> None:
     end(server, "one", now - timedelta(hours=9))
     store.values["wandb_runs_finished"] = {
         "since": (now - timedelta(hours=10)).isoformat(),
-        "seen": {},
+        "seen": "",
     }
 
     def more(done: int) -> None:
@@ -182,15 +187,62 @@ def test_a_resumed_run_ends_again() -> None:
     assert cursor.news([ended("a", 1, "failed")]) == [ended("a", 1, "failed")]
 
 
-def test_the_cursor_stays_small_and_finds_nothing_twice() -> None:
-    """More ends than it remembers shorten how far it looks back."""
-    from wb_ops.airflow.triggers.cursor import MAX_SEEN, Cursor
+@pytest.mark.parametrize("count", [0, 1, 500, 20_000])
+def test_the_cursor_forgets_no_end_that_it_looks_at(count: int) -> None:
+    """However many there are in half an hour; a late one among them is new, the others are not."""
+    from wb_ops.airflow.triggers.cursor import Cursor
 
-    runs = [ended(f"run{number}", number // 3) for number in range(3 * MAX_SEEN)]
+    runs = [ended(f"run{number}", number / count * 1000) for number in range(count)]
     cursor = Cursor.start(START).advance(runs)
-    assert len(cursor.seen) <= MAX_SEEN
-    assert cursor.news([run for run in runs if run.heartbeat_at >= cursor.since]) == []
-    assert Cursor.load(cursor.dump()) == cursor
+    again = Cursor.load(json.loads(json.dumps(cursor.dump())))
+    assert again == cursor
+    late = ended("late", 1, "crashed")
+    assert late.heartbeat_at >= again.since
+    assert again.news([*runs, late]) == [late]
+
+
+def test_no_late_end_is_lost_behind_many_others(server: Any, now: datetime) -> None:
+    """W&B marks a run as crashed after 600 others have ended, over a restart."""
+    store = Store()
+    server.seed_runs(
+        {
+            "entity": "ann", "project": "demo", "run_id": f"many{number}", "state": "finished",
+            "heartbeat_at": now - timedelta(seconds=number / 10), "history": [],
+        }
+        for number in range(600)
+    )  # fmt: skip
+    since = (now - timedelta(minutes=25)).isoformat()
+    store.values["wandb_runs_finished"] = {"since": since, "seen": ""}
+
+    def late(done: int) -> None:
+        end(server, f"late{done}", now - timedelta(minutes=20), "crashed")
+
+    first, second = asyncio.run(events_of(watcher(store), 2, late))
+    # Those of the server that every test has, too: two of them have ended.
+    assert (first["row_count"], ids(second)) == (602, ["late1"])
+    # What the second event told of is not saved yet: it is told of again, and the new end with it.
+    late(2)
+    (again,) = asyncio.run(events_of(watcher(store), 1))
+    assert set(ids(again)) == {"late1", "late2"}
+
+
+def test_a_cursor_of_many_ends_is_kept_in_pages() -> None:
+    """A state store takes 64 KB a value; fewer ends later leave no page behind."""
+    from wb_ops.airflow.triggers.cursor import Cursor
+
+    store = Store()
+    trigger = watcher(store)
+    many = Cursor.start(START).advance([ended(f"run{number}", 5) for number in range(9000)])
+
+    async def save(cursor: Any) -> Any:
+        await trigger._save(cursor, None)
+        return await trigger._load()
+
+    assert asyncio.run(save(many)) == many
+    assert len(store.values) == 3
+    few = Cursor.start(START).advance([ended("one", 5)])
+    assert asyncio.run(save(few)) == few
+    assert len(store.values) == 1
 
 
 def test_without_ends_it_stays_where_it_is() -> None:

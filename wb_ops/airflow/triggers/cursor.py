@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import hashlib
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 # A run is marked as crashed minutes after its last heartbeat, and servers see changes with a lag.
 OVERLAP = timedelta(minutes=30)
-# Airflow's state store takes 64 KB.
-MAX_SEEN = 400
+# 64 bits: among ten thousand ends the odds that two are taken for one are 1 to 10^11.
+MARK_LENGTH = 16
+# Airflow's state store takes 64 KB a value.
+MARKS_PER_PAGE = 3500
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +26,10 @@ class EndedRun:
     heartbeat_at: datetime
 
     @property
-    def ending(self) -> str:
-        """What tells this end of the run from another one, after it was resumed."""
-        return f"{self.state} {self.heartbeat_at.isoformat()}"
+    def mark(self) -> str:
+        """A short text for this end of the run; another one, after it was resumed, has another."""
+        text = f"{self.run_id} {self.state} {self.heartbeat_at.isoformat()}"
+        return hashlib.sha256(text.encode()).hexdigest()[:MARK_LENGTH]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +38,12 @@ class Cursor:
 
     Attributes:
         since: ends before this moment (server time) are not looked at again.
-        seen: run id -> its ending, of the runs after `since`.
+        seen: marks of the ends after `since`. All of them: what is forgotten would be announced
+            again, and what is not looked at again would be lost.
     """
 
     since: datetime
-    seen: Mapping[str, str] = field(default_factory=dict)
+    seen: frozenset[str] = frozenset()
 
     @classmethod
     def start(cls, now: datetime) -> Cursor:
@@ -46,30 +51,34 @@ class Cursor:
         return cls(now - OVERLAP)
 
     @classmethod
-    def load(cls, document: Mapping[str, Any]) -> Cursor:
-        """Read what `dump` wrote."""
-        return cls(datetime.fromisoformat(document["since"]), dict(document["seen"]))
+    def load(cls, pages: Sequence[Mapping[str, Any]]) -> Cursor:
+        """Read what `dump` gave."""
+        texts = [str(page["seen"]) for page in pages]
+        marks = (text[at : at + MARK_LENGTH] for text in texts for at in _steps(text))
+        return cls(datetime.fromisoformat(pages[0]["since"]), frozenset(marks))
 
-    def dump(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {"since": self.since.isoformat(), "seen": dict(self.seen)}
+    def dump(self) -> list[dict[str, Any]]:
+        """Return JSON values, each of which a state store takes; one at least."""
+        marks = sorted(self.seen)
+        starts = range(0, max(1, len(marks)), MARKS_PER_PAGE)
+        since = self.since.isoformat()
+        return [{"since": since, "seen": "".join(marks[at : at + MARKS_PER_PAGE])} for at in starts]
 
     def news(self, runs: Iterable[EndedRun]) -> list[EndedRun]:
         """Return the ends that have not been announced, oldest first."""
-        new = [run for run in runs if self.seen.get(run.run_id) != run.ending]
+        new = [run for run in runs if run.mark not in self.seen]
         return sorted(new, key=lambda run: (run.heartbeat_at, run.run_id))
 
-    def advance(self, runs: Iterable[EndedRun]) -> Cursor:
+    def advance(self, runs: Collection[EndedRun]) -> Cursor:
         """Return the cursor after all of `runs`, everything that ended since `since`."""
-        ordered = sorted(runs, key=lambda run: run.heartbeat_at, reverse=True)
-        if not ordered:
+        if not runs:
             return self
-        since = max(self.since, ordered[0].heartbeat_at - OVERLAP)
-        if len(ordered) > MAX_SEEN:
-            # What is not remembered must not be found again, or it would be announced again.
-            since = max(since, ordered[MAX_SEEN].heartbeat_at + timedelta(microseconds=1))
-        kept = [run for run in ordered if run.heartbeat_at >= since]
-        return Cursor(since, {run.run_id: run.ending for run in kept})
+        since = max(self.since, max(run.heartbeat_at for run in runs) - OVERLAP)
+        return Cursor(since, frozenset(run.mark for run in runs if run.heartbeat_at >= since))
+
+
+def _steps(text: str) -> range:
+    return range(0, len(text), MARK_LENGTH)
 
 
 def utc_text(moment: datetime) -> str:

@@ -127,13 +127,27 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
 
     async def _load(self) -> Cursor:
         store = getattr(self, "asset_state_store", None)
-        stored = None if store is None else await store.aget(CURSOR_KEY)
-        cursor = Cursor.load(stored) if stored else Cursor.start(datetime.now(UTC))
+        pages: list[Any] = []
+        while store is not None and (page := await store.aget(_key(len(pages)))):
+            pages.append(page)
+        cursor = Cursor.load(pages) if pages else Cursor.start(datetime.now(UTC))
         self.log.info("watching %s/%s since %s", self.entity, self.project, cursor.since)
         return cursor
 
     async def _save(self, cursor: Cursor, saved: Cursor | None) -> Cursor:
         store = getattr(self, "asset_state_store", None)
         if store is not None and cursor != saved:
-            await store.aset(CURSOR_KEY, cursor.dump())
+            pages = cursor.dump()
+            # The first, which says from when on, comes last: whoever is killed before repeats.
+            for number in reversed(range(len(pages))):
+                await store.aset(_key(number), pages[number])
+            number = len(pages)
+            while await store.aget(_key(number)):
+                await store.adelete(_key(number))
+                number += 1
         return cursor
+
+
+def _key(page: int) -> str:
+    """One project rarely needs more than one page."""
+    return CURSOR_KEY if page == 0 else f"{CURSOR_KEY}_{page}"
