@@ -91,6 +91,34 @@ def test_a_run_that_does_not_end_times_out(wait: Callable[..., Any], deferrable:
     assert (task.state, task.try_number) == ("failed", 1)
 
 
+@BOTH
+@pytest.mark.parametrize("run_id", ["run2", "nowhere"])
+def test_a_sensor_that_never_fails_is_skipped(
+    wait: Callable[..., Any], server: Any, deferrable: bool, run_id: str
+) -> None:
+    """For a bad end as for an error, at the first look in both modes."""
+    server.set_state("ann", "demo", "run2", "crashed")
+    assert wait(run_id, deferrable=deferrable, never_fail=True).state == "skipped"
+
+
+def test_an_error_in_the_triggerer_skips_a_sensor_that_never_fails(
+    wait: Callable[..., Any], server: Any
+) -> None:
+    """As it would in a worker."""
+    third = Matcher(operation="Run", nth=3)
+    gone = Fault(third, Responder(), action=lambda: server.delete_run("ann", "demo", "run2"))
+    server.faults.add(gone)
+    assert wait("run2", deferrable=True, never_fail=True).state == "skipped"
+
+
+def test_a_silent_sensor_asks_on_after_a_failed_first_look(
+    wait: Callable[..., Any], server: Any
+) -> None:
+    """silent_fail, in the triggerer as in a worker."""
+    server.faults.add(Fault(RUN, Responder.error(502), times=3))
+    assert wait("run0", deferrable=True, silent_fail=True).try_number == 1
+
+
 def test_an_ended_run_is_not_deferred(wait: Callable[..., Any], server: Any) -> None:
     """One look comes first."""
     assert wait("run0", deferrable=True).state == "success"

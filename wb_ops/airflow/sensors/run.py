@@ -19,7 +19,8 @@ from wb_ops.airflow.operators.deferral import default_deferrable
 from wb_ops.airflow.retry_policy import DEFAULT_RETRY_POLICY, RETRIES, policy_argument
 from wb_ops.airflow.triggers.events import checked_event
 from wb_ops.airflow.triggers.run import ENDED, TIMEOUT, WandbRunTrigger
-from wb_ops.errors import RateLimited
+from wb_ops.airflow.waits import is_throttle
+from wb_ops.errors import WbOpsError, find_error
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, RetryPolicy
@@ -39,7 +40,8 @@ class WandbRunSensor(BaseSensorOperator):
     Args:
         run: entity/project/run_id, project/run_id, or the URL of the run's page.
         allowed_states: ends that are a success.
-        failed_states: ends that fail the task, without a retry; skipped with `soft_fail=True`.
+        failed_states: ends that fail the task, without a retry; skipped with `soft_fail=True` or
+            `never_fail=True`.
         wandb_conn_id: a connection of type `wandb`.
         deferrable: after one look wait in the triggerer, where rate limits and short outages
             are waited out too; by default Airflow's [operators] default_deferrable.
@@ -85,14 +87,28 @@ class WandbRunSensor(BaseSensorOperator):
         """Look once; then poke, reschedule or defer until the run has ended."""
         if not self.deferrable:
             return super().execute(context)
+        found = self._first_look(context)
+        return found.xcom_value if found else self._defer()
+
+    def _first_look(self, context: Context) -> PokeReturnValue | None:
+        """Poke, with what the base class makes of errors where it pokes itself."""
         try:
-            found = self.poke(context)
-        except RateLimited as error:
-            self.log.info("%s; asking in the triggerer", error)
-        else:
-            if found:
-                return found.xcom_value
-        return self._defer()
+            return self.poke(context)
+        except (AirflowFailException, AirflowSkipException):
+            raise
+        except Exception as exc:
+            if (error := find_error(exc)) is not None and is_throttle(error):
+                self.log.info("%s; asking in the triggerer", error)
+                return None
+            if self.silent_fail:
+                self.log.exception("the first look failed; asking in the triggerer")
+                return None
+            self._skip_if_never_fail(exc)
+            raise
+
+    def _skip_if_never_fail(self, exc: Exception) -> None:
+        if self.never_fail:
+            raise AirflowSkipException(f"never_fail is set: {exc}") from exc
 
     def poke(self, context: Context) -> PokeReturnValue:
         """Look at the run; one request."""
@@ -105,7 +121,11 @@ class WandbRunSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Judge what the trigger found."""
-        ended = checked_event(event, ENDED, TIMEOUT)
+        try:
+            ended = checked_event(event, ENDED, TIMEOUT)
+        except WbOpsError as error:
+            self._skip_if_never_fail(error)
+            raise
         if ended["status"] == TIMEOUT:
             raise AirflowSensorTimeout(
                 f"Run {self.run_path} did not end within {self.timeout:g} seconds."
@@ -119,7 +139,8 @@ class WandbRunSensor(BaseSensorOperator):
     def _has_ended_well(self, found: Mapping[str, str]) -> bool:
         if found["state"] in self.failed_states:
             # Here, because the first look of a deferrable sensor is not the base class's.
-            kind = AirflowSkipException if self.soft_fail else AirflowFailException
+            may_skip = self.soft_fail or self.never_fail
+            kind = AirflowSkipException if may_skip else AirflowFailException
             raise kind(
                 f"Run {found['run_id']} ended as {found['state']}, not as "
                 f"{' or '.join(self.allowed_states)}: {found['url']}"
