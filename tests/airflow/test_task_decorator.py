@@ -52,15 +52,65 @@ def test_it_retries_as_our_operators_do(run_function: Callable[..., Any], server
     assert (task.state, task.try_number, task.max_tries) == ("success", 2, 4)
 
 
-def test_mapped_it_needs_retries_of_its_own(run_dag: Callable[..., Any], server: Any) -> None:
-    """Airflow asks a decorator's class for no defaults under expand; the policy holds there too."""
+@pytest.mark.parametrize("how", ["expand", "expand_kwargs", "partial", "override"])
+@pytest.mark.parametrize("given", ["nothing", "default_args", "arguments", "none"])
+def test_mapped_it_has_our_retries_too(given: str, how: str) -> None:
+    """Arguments, then `default_args`, then ours; the scheduler reads them from the stored Dag."""
+    from airflow.sdk import DAG, ExceptionRetryPolicy, task
+    from airflow.serialization.serialized_objects import DagSerialization
+
+    theirs = ExceptionRetryPolicy([])
+    of_task = {"retries": 2, "retry_policy": theirs} if given == "arguments" else {}
+    of_task = {"retries": 0, "retry_policy": None} if given == "none" else of_task
+    of_dag = {"retries": 1, "retry_policy": theirs} if given == "default_args" else {}
+    with DAG("decorated_defaults", schedule=None, default_args=of_dag) as dag:
+
+        @task.wandb(**of_task)
+        def count(project: str, api: Any, state: str = "finished") -> int:
+            return len(api.runs(project, filters={"state": state}))
+
+        if how == "expand_kwargs":
+            count.expand_kwargs([{"project": "ann/demo"}])
+        elif how == "partial":
+            count.partial(state="failed").expand(project=["ann/demo"])
+        elif how == "override":
+            count.override(task_id="count").expand(project=["ann/demo"])
+        else:
+            count.expand(project=["ann/demo"])
+    wanted = {"nothing": 4, "default_args": 1, "arguments": 2, "none": 0}[given]
+    made = dag.get_task("count")
+    assert (made.retries, made.retry_policy is theirs) == (wanted, "arg" in given)
+    stored = DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag)).get_task("count")
+    assert (stored.retries, stored.has_retry_policy) == (wanted, given != "none")
+
+
+def test_it_links_to_the_project_and_to_the_run_that_it_names(
+    run_function: Callable[..., Any], set_connection: Callable[..., None], server: Any
+) -> None:
+    """The connection's project at once; the run, which only the function knows, by its push."""
+    from wb_ops.airflow import WandbRunLink
+
+    def look(api: Any, ti: Any = None) -> None:
+        run = api.run("ann/demo/run1")
+        ti.xcom_push(key=WandbRunLink.xcom_key, value=run.url)
+
+    set_connection(extra={"project": "demo"})
+    task = run_function(look)
+    pages = [
+        task.xcom_pull(task_ids="task", key=f"wandb_{what}_url") for what in ("project", "run")
+    ]
+    assert pages == [f"{server.url}/ann/demo", f"{server.url}/ann/demo/runs/run1"]
+
+
+def test_mapped_it_is_decided_by_each_error(run_dag: Callable[..., Any], server: Any) -> None:
+    """As our operators are, with nothing said."""
     from datetime import timedelta
 
     from airflow.sdk import DAG, task
 
     with DAG("decorated_mapped", schedule=None) as dag:
 
-        @task.wandb(retries=1, retry_delay=timedelta(seconds=0.1))
+        @task.wandb(retry_delay=timedelta(seconds=0.1))
         def count(project: str, api: Any) -> int:
             return len(api.runs(project))
 
