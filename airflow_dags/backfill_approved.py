@@ -2,7 +2,8 @@
 
 As `wandb_backfill_best_metrics`, in three tasks: the plan (run, key, old, new) waits under
 "Required Actions" until somebody approves it; without an answer it is rejected after a day, and
-nothing is written. What is changed in W&B meanwhile is left alone.
+nothing is written. What is changed in W&B meanwhile is left alone. The values go from plan to apply
+through a file in WB_OPS_STAGING, a folder that all workers reach.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from wb_ops.airflow.operators.backfill import (
     WandbApplyBackfillOperator,
     WandbPlanBackfillOperator,
 )
+from wb_ops.airflow.warehouses import without_password
 
 AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser().absolute()
-WAREHOUSE = os.environ.get("WB_OPS_WAREHOUSE", f"duckdb:///{AIRFLOW_HOME}/wandb.duckdb")
+FILE = f"duckdb:///{AIRFLOW_HOME}/wandb.duckdb"
+# Airflow stores what a Dag is made of: a password belongs into a connection, conn://its_id.
+WAREHOUSE = without_password(os.environ.get("WB_OPS_WAREHOUSE", FILE))
+STAGING = os.environ.get("WB_OPS_STAGING", f"{AIRFLOW_HOME}/wandb-staging")
 TEXT = ["null", "string"]
 COLUMN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 
@@ -45,6 +50,7 @@ with DAG(
         "entity": Param(os.environ.get("WANDB_ENTITY"), type=TEXT, title="Entity"),
         "project": Param(os.environ.get("WANDB_PROJECT"), type=TEXT, title="Project"),
         "warehouse": Param(WAREHOUSE, type="string", title="Warehouse URL"),
+        "staging": Param(STAGING, type="string", title="Folder that all workers reach"),
         "column": Param("val_acc", type="string", pattern=COLUMN, title="Column of history"),
         "best": Param("max", enum=["max", "min"], title="Which value is best"),
         "key": Param("best_val_acc", type="string", pattern=COLUMN, title="Summary key"),
@@ -55,6 +61,7 @@ with DAG(
         entity="{{ params.entity or '' }}",
         project="{{ params.project or '' }}",
         warehouse="{{ params.warehouse }}",
+        staging="{{ params.staging }}",
         sql=BEST,
         filters={"state": "finished"},
     )

@@ -14,9 +14,12 @@ from pathlib import Path
 from airflow.sdk import DAG, Param
 
 from wb_ops.airflow.operators.backfill import WandbBackfillSummaryOperator
+from wb_ops.airflow.warehouses import without_password
 
 AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser().absolute()
-WAREHOUSE = os.environ.get("WB_OPS_WAREHOUSE", f"duckdb:///{AIRFLOW_HOME}/wandb.duckdb")
+FILE = f"duckdb:///{AIRFLOW_HOME}/wandb.duckdb"
+# Airflow stores what a Dag is made of: a password belongs into a connection, conn://its_id.
+WAREHOUSE = without_password(os.environ.get("WB_OPS_WAREHOUSE", FILE))
 TEXT = ["null", "string"]
 COLUMN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 

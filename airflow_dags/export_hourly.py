@@ -1,8 +1,9 @@
 """Exports one W&B project every hour: only what has changed since the watermark.
 
 The connection `wandb_default` names the server, the key and, unless WANDB_ENTITY and WANDB_PROJECT
-do, the project. WB_OPS_WAREHOUSE is the warehouse's URL; by default a DuckDB file in AIRFLOW_HOME.
-A single Dag run can be given others as params, or a window of created time for a backfill.
+do, the project. WB_OPS_WAREHOUSE is the warehouse's URL, without a password, or conn://ID for the
+Airflow connection of a PostgreSQL database; by default a DuckDB file in AIRFLOW_HOME. A single Dag
+run can be given others as params, or a window of created time for a backfill.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from pathlib import Path
 from airflow.sdk import DAG, Asset, Param
 
 from wb_ops.airflow.operators.export import WandbExportOperator
+from wb_ops.airflow.warehouses import without_password
 
 AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser().absolute()
-WAREHOUSE = os.environ.get("WB_OPS_WAREHOUSE", f"duckdb:///{AIRFLOW_HOME}/wandb.duckdb")
+FILE = f"duckdb:///{AIRFLOW_HOME}/wandb.duckdb"
+# Airflow stores what a Dag is made of: a password belongs into a connection, conn://its_id.
+WAREHOUSE = without_password(os.environ.get("WB_OPS_WAREHOUSE", FILE))
 TEXT = ["null", "string"]
 
 with DAG(

@@ -19,9 +19,12 @@ from wb_ops.airflow.operators.export_shards import (
     WandbExportShardOperator,
     WandbPlanExportOperator,
 )
+from wb_ops.airflow.warehouses import without_password
 
 AIRFLOW_HOME = Path(os.environ.get("AIRFLOW_HOME", "~/airflow")).expanduser().absolute()
-WAREHOUSE = os.environ.get("WB_OPS_WAREHOUSE", f"duckdb:///{AIRFLOW_HOME}/wandb.duckdb")
+FILE = f"duckdb:///{AIRFLOW_HOME}/wandb.duckdb"
+# Airflow stores what a Dag is made of: a password belongs into a connection, conn://its_id.
+WAREHOUSE = without_password(os.environ.get("WB_OPS_WAREHOUSE", FILE))
 STAGING = os.environ.get("WB_OPS_STAGING", f"{AIRFLOW_HOME}/wandb-staging")
 TEXT = ["null", "string"]
 

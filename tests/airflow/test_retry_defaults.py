@@ -16,7 +16,7 @@ ARGUMENTS: dict[str, dict[str, Any]] = {
     "WandbExportShardOperator": {"shard": {}},
     "WandbCommitExportOperator": {"warehouse": "duckdb:///x", "plan_uri": "/x"},
     "WandbFilterRunsOperator": {"project": "demo"},
-    "WandbPlanBackfillOperator": {"warehouse": "duckdb:///x"},
+    "WandbPlanBackfillOperator": {"staging": "/x", "warehouse": "duckdb:///x"},
     "WandbApplyBackfillOperator": {"warehouse": "duckdb:///x", "plan": {}},
     "WandbBackfillSummaryOperator": {"warehouse": "duckdb:///x"},
     "WandbRunSensor": {"run": "ann/demo/run0"},

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import wb_ops
 from wb_ops.airflow.operators.arguments import parse_filters, parse_flag
-from wb_ops.airflow.operators.base import WandbOperator, WandbWarehouseOperator
-from wb_ops.airflow.operators.plan_documents import plan_document, plan_from_document
+from wb_ops.airflow.operators.base import TakesWarehouse, WandbWarehouseOperator
+from wb_ops.airflow.operators.plan_documents import load_stored_plan, store_plan
+from wb_ops.airflow.warehouses import open_warehouse
 from wb_ops.errors import InvalidRequest, WbOpsError
 
 if TYPE_CHECKING:
@@ -20,12 +21,8 @@ if TYPE_CHECKING:
     from wb_ops.client.runs import Run
 
 
-class WandbPlanBackfillOperator(WandbWarehouseOperator):
-    """Computes values per run and compares them with the runs' summaries; writes nothing.
-
-    Returns (as XCom) the plan for a WandbApplyBackfillOperator, as `BackfillPlan.to_json` gives it
-    for the values to set, with entity, project, dataset, target, planned (action -> count) and
-    `table`, the same in Markdown for whoever approves it. A plan over 500 kB is refused.
+class WandbBackfillRequestOperator(WandbWarehouseOperator):
+    """Base of the operators that compute values per run: where the values come from.
 
     Args:
         sql: a SELECT of `run_id` and a column for each summary key, on the warehouse's dataset;
@@ -36,9 +33,6 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
             metric's whole history is read from W&B, so no export is needed before.
         policy: "overwrite", "only_missing" or "overwrite_if_older"; see BackfillRequest.
         include_running: also write to runs that still log.
-
-    Raises:
-        WbOpsError: unwrapped, with the advice that the retry policy reads.
     """
 
     template_fields: Sequence[str] = (
@@ -67,10 +61,6 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
         self.policy = policy
         self.include_running = include_running
 
-    def _work(self, context: Context) -> dict[str, Any]:
-        with self.hook.get_conn() as api:
-            return plan_document(self._plan(api, context))
-
     def _plan(self, api: Api, context: Context) -> BackfillPlan:
         entity, project = self._resolve_project(api, context)
         request = wb_ops.BackfillRequest(
@@ -84,7 +74,7 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
             policy=cast("Policy", self.policy),
             include_running=self.include_running,
         )
-        plan = wb_ops.plan_backfill(request, api, wb_ops.connect(self.warehouse))
+        plan = wb_ops.plan_backfill(request, api, self._open_warehouse())
         self.log.info("%s", plan)
         return plan
 
@@ -99,7 +89,35 @@ class WandbPlanBackfillOperator(WandbWarehouseOperator):
         return parse_recipe(self.recipe)
 
 
-class WandbBackfillSummaryOperator(WandbPlanBackfillOperator):
+class WandbPlanBackfillOperator(WandbBackfillRequestOperator):
+    """Computes values per run and compares them with the runs' summaries; writes nothing to W&B.
+
+    The plan goes into a file of the staging folder, which stays as the record of what was planned.
+    Returns (as XCom) a small dict for a WandbApplyBackfillOperator: plan_uri and sha256 of that
+    file, backfill_id, entity, project, dataset, target, planned (action -> count), and `table`,
+    the first values in Markdown for whoever approves it, with those that are not written and why.
+
+    Args:
+        staging: a folder that all workers reach: a path, or a URL that fsspec knows, such as
+            s3://bucket/wandb-staging. No secret: it is shown in the UI.
+        sql, python_callable, recipe, policy, include_running: as in WandbBackfillRequestOperator.
+
+    Raises:
+        WbOpsError: unwrapped, with the advice that the retry policy reads.
+    """
+
+    template_fields: Sequence[str] = (*WandbBackfillRequestOperator.template_fields, "staging")
+
+    def __init__(self, *, staging: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.staging = staging
+
+    def _work(self, context: Context) -> dict[str, Any]:
+        with self.hook.get_conn() as api:
+            return store_plan(self._plan(api, context), self.staging)
+
+
+class WandbBackfillSummaryOperator(WandbBackfillRequestOperator):
     """Computes values per run and writes them into the runs' summaries.
 
     The plan (run, key, old value, new value) is logged before anything is written. Values that
@@ -110,7 +128,7 @@ class WandbBackfillSummaryOperator(WandbPlanBackfillOperator):
     and rewritten (lost and written again), and of runs changed.
 
     Args:
-        sql, python_callable, recipe, policy, include_running: as in WandbPlanBackfillOperator.
+        sql, python_callable, recipe, policy, include_running: as in WandbBackfillRequestOperator.
         dry_run: plan and log, write nothing; true, false, or a template of them.
 
     Raises:
@@ -118,7 +136,7 @@ class WandbBackfillSummaryOperator(WandbPlanBackfillOperator):
     """
 
     # BaseOperator has a method dry_run, so the attribute needs another name than the argument.
-    template_fields: Sequence[str] = (*WandbPlanBackfillOperator.template_fields, "is_dry_run")
+    template_fields: Sequence[str] = (*WandbBackfillRequestOperator.template_fields, "is_dry_run")
 
     def __init__(self, *, dry_run: bool | str = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -133,49 +151,47 @@ class WandbBackfillSummaryOperator(WandbPlanBackfillOperator):
             return {"dry_run": False, "planned": plan.counts, **_execute(self, plan, api)}
 
 
-class WandbApplyBackfillOperator(WandbOperator):
+class WandbApplyBackfillOperator(TakesWarehouse):
     """Writes what a WandbPlanBackfillOperator planned, and nothing else.
 
-    A value that somebody changed since the plan was made is a conflict and is left alone. A task
-    that is killed or retried converges.
+    A value that somebody changed since the plan was made is a conflict and is left alone. A plan
+    whose file was changed since is refused. A task that is killed or retried converges.
 
     Returns (as XCom) a small dict: backfill_id, and the number of values written, unchanged,
     skipped, conflicts and gone, and of runs changed.
 
     Args:
         plan: the planning task's `.output`, or JSON text of it.
-        warehouse: the URL of the warehouse that keeps the journal; the one that was planned with.
+        warehouse: as in WandbWarehouseOperator; the one that was planned with keeps the journal.
 
     Raises:
-        InvalidRequest: `plan` is no plan (retry: never).
+        InvalidRequest: `plan` is no plan, or its file was changed (retry: never).
+        NotFound: its file is gone (retry: never).
         WbOpsError: unwrapped, with the advice that the retry policy reads.
     """
 
-    template_fields: Sequence[str] = (*WandbOperator.template_fields, "plan", "warehouse")
+    template_fields: Sequence[str] = (*TakesWarehouse.template_fields, "plan")
     template_fields_renderers: ClassVar[dict[str, str]] = {"plan": "json"}
 
-    def __init__(
-        self, *, plan: Mapping[str, Any] | str | XComArg, warehouse: str, **kwargs: Any
-    ) -> None:
+    def __init__(self, *, plan: Mapping[str, Any] | str | XComArg, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.plan = plan
-        self.warehouse = warehouse
 
     def _work(self, context: Context) -> dict[str, Any]:
         # Airflow has rendered it: an XComArg is the value that it stands for.
-        plan = plan_from_document(cast("Mapping[str, Any] | str", self.plan))
+        plan = load_stored_plan(cast("Mapping[str, Any] | str", self.plan))
         with self.hook.get_conn() as api:
             self._link(api, plan.request.entity, plan.request.project, context)
             return _execute(self, plan, api)
 
 
 def _execute(
-    operator: WandbPlanBackfillOperator | WandbApplyBackfillOperator,
+    operator: WandbBackfillSummaryOperator | WandbApplyBackfillOperator,
     plan: BackfillPlan,
     api: Api,
 ) -> dict[str, Any]:
     try:
-        report = wb_ops.execute_backfill(plan, api, wb_ops.connect(operator.warehouse))
+        report = wb_ops.execute_backfill(plan, api, open_warehouse(operator.warehouse))
     except WbOpsError as error:
         if error.report is not None:
             _log_report(operator, error.report)
@@ -185,7 +201,7 @@ def _execute(
 
 
 def _log_report(
-    operator: WandbPlanBackfillOperator | WandbApplyBackfillOperator, report: BackfillReport
+    operator: WandbBackfillSummaryOperator | WandbApplyBackfillOperator, report: BackfillReport
 ) -> None:
     operator.log.info("%s", report)
     for what, values in (

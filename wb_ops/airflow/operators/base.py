@@ -18,12 +18,14 @@ from wb_ops.airflow.operators.deferral import (
     throttles_of,
 )
 from wb_ops.airflow.retry_policy import DEFAULT_RETRY_POLICY, RETRIES, policy_argument
+from wb_ops.airflow.warehouses import mask_passwords, open_warehouse, without_password
 from wb_ops.settings import project_url
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, RetryPolicy
 
     from wb_ops.client.api import Api
+    from wb_ops.warehouse import Warehouse
 
 
 class WandbOperator(BaseOperator):
@@ -68,6 +70,13 @@ class WandbOperator(BaseOperator):
     def execute_complete(self, context: Context, event: dict[str, Any] | None = None) -> Any:
         """Do the task's work after a wait in the triggerer."""
         return self._attempt(context, throttles_of(event))
+
+    def render_template(self, *args: Any, **kwargs: Any) -> Any:
+        """Render as Airflow does; a password that comes out is masked before it is stored."""
+        rendered = super().render_template(*args, **kwargs)
+        if isinstance(rendered, str):
+            mask_passwords(rendered)
+        return rendered
 
     def _attempt(self, context: Context, throttles: int) -> Any:
         allowed = self.max_throttles if self.deferrable else 0
@@ -120,17 +129,50 @@ class WandbProjectOperator(WandbOperator):
         return entity, project
 
 
-class WandbWarehouseOperator(WandbProjectOperator):
-    """Base of the operators that also work on a warehouse.
+class TakesWarehouse(WandbOperator):
+    """Base of the operators that work on a warehouse.
 
     Args:
-        warehouse: its URL, such as duckdb:////data/wandb.duckdb. It is shown in the UI: no secret.
+        warehouse: its URL, such as duckdb:////data/wandb.duckdb, or conn://my_warehouse for the
+            Airflow connection of that id, of the type Postgres. What is given here is stored and
+            shown by Airflow, so a URL with a password is refused.
+
+    Raises:
+        InvalidRequest: `warehouse` holds a password (retry: never).
+    """
+
+    template_fields: Sequence[str] = (*WandbOperator.template_fields, "warehouse")
+
+    def __init__(self, *, warehouse: str, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.warehouse = warehouse
+        _refuse_password(warehouse)
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """As Airflow's; a mapped operator is not built while the Dag file is parsed."""
+        _refuse_password(kwargs.get("warehouse"))
+        return super().partial(**kwargs)
+
+    def _open_warehouse(self) -> Warehouse:
+        return open_warehouse(self.warehouse)
+
+
+def _refuse_password(warehouse: object) -> None:
+    """Refuse one while the Dag file is parsed, when nothing is stored yet; it may be an XComArg."""
+    if isinstance(warehouse, str):
+        without_password(warehouse)
+
+
+class WandbWarehouseOperator(TakesWarehouse, WandbProjectOperator):
+    """Base of the operators that work on a W&B project and on a warehouse.
+
+    Args:
         dataset: the warehouse schema; by default named by rule from entity and project.
     """
 
     template_fields: Sequence[str] = (*WandbProjectOperator.template_fields, "warehouse", "dataset")
 
-    def __init__(self, *, warehouse: str, dataset: str | None = None, **kwargs: Any) -> None:
+    def __init__(self, *, dataset: str | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.warehouse = warehouse
         self.dataset = dataset
