@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from wb_ops.devserver import Fault, Matcher, Responder
+from wb_ops.errors import WarehouseBusy
 
 pytestmark = pytest.mark.usefixtures("connection")
 
@@ -59,6 +63,110 @@ def test_an_export_announces_the_days_that_it_wrote(
     (event,) = events_of(second, "wandb://ann/demo/days")
     assert event.extra["runs"] == 1
     assert event.extra["load_id"] == second.xcom_pull(task_ids="task")["load_id"]
+
+
+def test_nothing_written_is_no_event(export: Callable[..., Any]) -> None:
+    """One without a day would tell a Dag that runs on days nothing."""
+    from airflow.sdk import Asset
+
+    from wb_ops.airflow import wandb_days_asset
+
+    outlets = Asset("still", uri="x://still"), wandb_days_asset("ann/demo")
+    assert len(days_of(export(*outlets))) == 1
+    again = export(*outlets)
+    assert days_of(again) == []
+    (event,) = events_of(again, "x://still/")
+    assert event.extra["row_count"] == 0
+
+
+def test_what_an_incomplete_try_committed_is_told_by_the_next(
+    export: Callable[..., Any], server: Any
+) -> None:
+    """The first commits what is sound and fails; the second writes the rest, and tells of both."""
+    from airflow.sdk import Asset
+
+    from wb_ops.airflow import wandb_days_asset
+
+    # It still runs, so it is read in pages, which are sound; files are not.
+    server.seed_run(
+        "ann", "demo", "old", created_at="2026-01-31T12:00:00", state="running", history=[{"x": 1}]
+    )
+    broken = Matcher(path="*/exports/*", origin="storage")
+    server.faults.add(Fault(broken, Responder.truncated(10), times=None))
+    task = export(
+        Asset("both", uri="x://both"),
+        wandb_days_asset("ann/demo"),
+        on_incomplete="fail",
+        on_retry_callback=lambda context: server.faults.clear(),
+    )
+    assert (task.state, task.try_number) == ("success", 2)
+    assert days_of(task) == ["2026-01-31", f"{datetime.now(UTC):%Y-%m-%d}"]
+    (event,) = events_of(task, "x://both/")
+    assert event.extra["row_count"] == 13
+    assert len(event.extra["loads"]) == 2
+
+
+@pytest.mark.parametrize("staging", [None, "staging"])
+def test_what_a_try_committed_that_ended_then_is_told_by_the_next(
+    run_task: Callable[..., Any], warehouse: str, tmp_path: Path, staging: str | None
+) -> None:
+    """The warehouse was held, or the worker was gone, before anything was told."""
+    from wb_ops.airflow import WandbExportOperator, wandb_days_asset
+
+    class EndsAfterCommit(WandbExportOperator):
+        def _announce(self, context: Any, *arguments: Any) -> Any:
+            if context["ti"].try_number == 1:
+                raise WarehouseBusy("held by another", retry_after_s=0.1)
+            return super()._announce(context, *arguments)
+
+    task = run_task(
+        EndsAfterCommit,
+        project="demo",
+        warehouse=warehouse,
+        outlets=[wandb_days_asset("ann/demo")],
+        staging=staging and str(tmp_path / staging),
+    )
+    assert (task.state, task.try_number) == ("success", 2)
+    (event,) = events_of(task, "wandb://ann/demo/days")
+    assert event.partition_key == f"{datetime.now(UTC):%Y-%m-%d}"
+    assert (event.extra["row_count"], event.extra["runs"]) == (12, 3)
+    assert task.xcom_pull(task_ids="task")["history_rows"] == 12
+
+
+def test_what_a_dag_run_committed_that_failed_is_told_by_the_next(
+    run_task: Callable[..., Any], server: Any, warehouse: str
+) -> None:
+    """Once: the Dag run after that tells of its own load alone."""
+    from wb_ops.airflow import WandbExportOperator, wandb_days_asset
+
+    class MayFail(WandbExportOperator):
+        def _announce(self, context: Any, *arguments: Any) -> Any:
+            if context["params"]["fails"]:
+                raise RuntimeError("the worker is gone")
+            return super()._announce(context, *arguments)
+
+    def export(fails: bool) -> Any:
+        return run_task(
+            MayFail,
+            project="demo",
+            warehouse=warehouse,
+            outlets=[wandb_days_asset("ann/demo")],
+            params={"fails": fails},
+            retries=0,
+        )
+
+    assert export(fails=True).state == "failed"
+    now = datetime.now(UTC)
+    old = {"created_at": "2026-01-31T12:00:00", "heartbeat_at": now}
+    server.seed_run("ann", "demo", "old", history=[{"x": 1}], **old)
+    second = export(fails=False)
+    assert days_of(second) == ["2026-01-31", f"{now:%Y-%m-%d}"]
+    assert {one.extra["row_count"] for one in events_of(second, "wandb://ann/demo/days")} == {13}
+    new = {"created_at": "2026-02-01T12:00:00", "heartbeat_at": now}
+    server.seed_run("ann", "demo", "new", history=[{"x": 1}], **new)
+    third = export(fails=False)
+    assert days_of(third) == ["2026-02-01"]
+    assert third.xcom_pull(task_ids="task")["history_rows"] == 1
 
 
 def test_other_outlets_have_one_event_without_a_day(export: Callable[..., Any]) -> None:

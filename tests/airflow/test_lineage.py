@@ -15,27 +15,33 @@ pytestmark = pytest.mark.usefixtures("connection")
 
 @pytest.fixture
 def exported(run_dag: Callable[..., Any], warehouse: str) -> Any:
-    """The task of a Dag when it has exported: the copy that ran."""
+    """Export some tables; the task when it has ended: the copy that ran."""
     from airflow.sdk import DAG
 
     from wb_ops.airflow import WandbExportOperator
 
-    ran: list[Any] = []
-    with DAG("lineage", schedule=None) as dag:
-        WandbExportOperator(
-            task_id="task",
-            project="demo",
-            warehouse=warehouse,
-            on_success_callback=lambda context: ran.append(context["task"]),
-        )
-    assert run_dag(dag).state == "success"
-    return ran[0]
+    def export(*tables: str) -> Any:
+        ran: list[Any] = []
+        with DAG("lineage", schedule=None) as dag:
+            WandbExportOperator(
+                task_id="task",
+                project="demo",
+                warehouse=warehouse,
+                tables=tables,
+                on_success_callback=lambda context: ran.append(context["task"]),
+            )
+        done = run_dag(dag)
+        assert done.state == "success"
+        ran[0].result = done.get_task_instance("task").xcom_pull(task_ids="task")
+        return ran[0]
+
+    return export
 
 
 def hash_of(warehouse: str) -> str | None:
     from wb_ops.airflow.lineage import Exported, read_columns
 
-    columns = read_columns(wb_ops.connect(warehouse), "ann__demo")
+    columns = read_columns(wb_ops.connect(warehouse), "ann__demo", ("runs", "history"))
     return Exported("http://w", "ann", "demo", warehouse, "ann__demo", {}, columns).schema_hash
 
 
@@ -68,7 +74,7 @@ def test_openlineage_is_told_what_was_read_and_written(
 ) -> None:
     """Namespaces, names, row counts and columns; the key is not among them."""
     pytest.importorskip("airflow.providers.openlineage", reason="an optional provider")
-    lineage = exported.get_openlineage_facets_on_complete(None)
+    lineage = exported("runs", "history").get_openlineage_facets_on_complete(None)
     (source,) = lineage.inputs
     host = server.url.removeprefix("http://")
     assert (source.namespace, source.name) == (f"wandb://{host}", "ann/demo/runs")
@@ -79,6 +85,19 @@ def test_openlineage_is_told_what_was_read_and_written(
     columns = {field.name: field.type for field in history.facets["schema"].fields}
     assert columns["val_acc"] == "DOUBLE"
     assert "run_id" in columns
+
+
+def test_only_what_was_exported_is_told(exported: Any, server: Any) -> None:
+    """System metrics are an output with rows of their own; a history that was not read is none."""
+    events = [{"_timestamp": 1.0 * tick, "system.cpu": tick} for tick in range(5)]
+    server.seed_run("ann", "demo", "busy", history=[{"loss": 1.0}], events=events)
+    task = exported("runs", "system_metrics")
+    outputs = task.get_openlineage_facets_on_complete(None).outputs
+    rows = {one.name: one.outputFacets["outputStatistics"].rowCount for one in outputs}
+    assert rows == {"ann__demo.runs": 4, "ann__demo.system_metrics": 5}
+    assert "sampled" in {field.name for field in outputs[1].facets["schema"].fields}
+    assert (task.result["system_rows"], task.result["history_rows"]) == (5, 0)
+    assert task.result["schema_hash"] != exported("runs").result["schema_hash"]
 
 
 def test_a_task_that_did_not_run_has_no_lineage() -> None:

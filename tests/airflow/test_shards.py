@@ -30,7 +30,7 @@ def export(
         WandbPlanExportOperator,
     )
 
-    def run(**arguments: Any) -> Any:
+    def run(outlet: Any = None, **arguments: Any) -> Any:
         given = {"runs_per_shard": 1, "staging": str(tmp_path / "staging"), **arguments}
         patience = {"retry_delay": timedelta(seconds=0.1)}
         with DAG(f"sharded_{request.node.originalname}", schedule=None, default_args=patience) as d:
@@ -42,7 +42,7 @@ def export(
                 task_id="commit",
                 plan_uri=plan.plan_uri,
                 warehouse=warehouse,
-                outlets=[Asset("sharded")],
+                outlets=[outlet or Asset("sharded")],
             )
             shards >> commit
         return run_dag(d)
@@ -159,14 +159,40 @@ def test_a_commit_without_shards_is_refused(
     assert not Path(warehouse.removeprefix("duckdb:///")).exists()
 
 
-def test_a_commit_that_is_incomplete_fails_at_once(export: Callable[..., Any], server: Any) -> None:
+def test_a_commit_that_is_incomplete_fails_each_time(
+    export: Callable[..., Any],
+    run_task: Callable[..., Any],
+    server: Any,
+    warehouse: str,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     """With on_incomplete="fail"; what is sound is committed, the next export reads the rest."""
+    from wb_ops.airflow import WandbCommitExportOperator
+
     broken = Matcher(path="*/exports/*", origin="storage")
     server.faults.add(Fault(broken, Responder.truncated(10), times=None))
     done = export(on_incomplete="fail")
     assert done.state == "failed"
-    (commit,) = tasks_of(done, "commit")
+    (plan,), (commit,) = tasks_of(done, "plan"), tasks_of(done, "commit")
     assert (commit.state, commit.try_number) == ("failed", 1)
+    capfd.readouterr()
+    again = run_task(
+        WandbCommitExportOperator, plan_uri=xcom(plan, "plan_uri"), warehouse=warehouse
+    )
+    assert (again.state, again.try_number) == ("failed", 1)
+    assert "2 of 3 histories of ann/demo do not add up" in capfd.readouterr().out
+
+
+def test_the_days_of_another_project_are_refused_when_it_is_planned(
+    export: Callable[..., Any], server: Any
+) -> None:
+    """The commit's outlet is looked at before a single run is listed."""
+    from wb_ops.airflow import wandb_days_asset
+
+    done = export(outlet=wandb_days_asset("ann/other"))
+    (plan,) = tasks_of(done, "plan")
+    assert (plan.state, plan.try_number) == ("failed", 1)
+    assert server.requests.operations() == []
 
 
 @pytest.mark.parametrize("shard", [{}, "[]", {"plan_uri": "x", "shard": 3, "shards": 3}, "3"])
@@ -205,7 +231,7 @@ def test_a_retry_goes_on_with_the_plan_and_the_rows(
 def test_a_task_that_is_cleared_plans_anew(
     run_task: Callable[..., Any], server: Any, warehouse: str, tmp_path: Path
 ) -> None:
-    """A plan that is carried out is forgotten: no key of ours is left in the state store."""
+    """A plan that is carried out is forgotten; its load is not, until its success is recorded."""
     from airflow.models.task_state_store import TaskStateStoreModel
     from airflow.settings import Session
 
@@ -214,4 +240,5 @@ def test_a_task_that_is_cleared_plans_anew(
     given = {"project": "demo", "warehouse": warehouse, "staging": str(tmp_path / "staging")}
     task = run_task(WandbExportOperator, **given)
     assert task.state == "success"
-    assert Session.query(TaskStateStoreModel).filter_by(run_id=task.run_id).all() == []
+    left = Session.query(TaskStateStoreModel).filter_by(run_id=task.run_id).all()
+    assert [one.key for one in left] == ["wandb_loads"]

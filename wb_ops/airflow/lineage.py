@@ -26,8 +26,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("wb_ops")
 
-EXPORTED_TABLES = ("runs", "history")
-
 # table -> (column, type): the fixed ones, then the metrics by name
 Columns = Mapping[str, Sequence[tuple[str, str]]]
 
@@ -53,8 +51,8 @@ class Exported:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def read_columns(warehouse: Warehouse, dataset: str) -> Columns | None:
-    """Return the columns of the exported tables; None if they cannot be read now.
+def read_columns(warehouse: Warehouse, dataset: str, tables: Sequence[str]) -> Columns | None:
+    """Return the columns of `runs` and of these tables; None if they cannot be read now.
 
     The rows are committed already: a warehouse that is busy now is no reason to fail the task.
     """
@@ -67,10 +65,13 @@ def read_columns(warehouse: Warehouse, dataset: str) -> Columns | None:
         return None
     columns = {
         table: [(field.name, str(field.type)) for field in TABLES[table].schema]
-        for table in EXPORTED_TABLES
+        for table in ("runs", *tables)
     }
+    # With `runs` comes `runs_flat`; metrics of another export's tables are of no interest here.
+    columns["runs_flat"] = []
     for row in sorted(added, key=lambda row: str(row["column_name"])):
-        columns.setdefault(row["table_name"], []).append((row["column_name"], row["type"]))
+        if row["table_name"] in columns:
+            columns[row["table_name"]].append((row["column_name"], row["type"]))
     return columns
 
 

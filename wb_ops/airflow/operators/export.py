@@ -15,6 +15,7 @@ from wb_ops.airflow.operators.arguments import (
     parse_names,
 )
 from wb_ops.airflow.operators.base import WandbWarehouseOperator
+from wb_ops.airflow.operators.loads import remember_load
 from wb_ops.airflow.operators.outcomes import AnnouncesExport, check_outlets
 from wb_ops.airflow.operators.stores import forget_plan, open_plan
 from wb_ops.airflow.operators.windows import resolve_window
@@ -123,12 +124,15 @@ class WandbExportOperator(AnnouncesExport, WandbExportRequestOperator):
     Nothing is taken from the Dag run's data interval unless asked for: it is empty for cron
     strings and absent in asset-triggered runs.
 
-    Returns (as XCom) a small dict: load_id, dataset, warehouse, runs, history_rows, unchanged,
-    deleted, receipts (status -> count), watermark (ISO text or None), schema_hash (changes when
-    a column is added; None if the warehouse was busy). The same is the extra of each outlet
-    asset's event, with `row_count` for the history rows and without the receipts. An outlet made
-    by `wandb_days_asset` has such an event for each day on which a run was created that was
-    written. The XCom `load_report` says the same in words, and names the runs that do not add up.
+    Returns (as XCom) a small dict: load_id, dataset, warehouse, runs, history_rows, system_rows,
+    unchanged, deleted, receipts (status -> count), watermark (ISO text or None), schema_hash
+    (changes when a column is added; None if the warehouse was busy), loads. The same is the extra
+    of each outlet asset's event, with `row_count` for the history rows and without the receipts.
+    An outlet made by `wandb_days_asset` has such an event for each day on which a run was created
+    that was written, and none where nothing was. What a try commits that fails afterwards or is
+    killed, the next one tells of that succeeds: `loads` are the loads that are meant, and `runs`
+    and `history_rows` are of all of them (Airflow 3.3; before that of the last one). The XCom
+    `load_report` says the same in words, and names the runs that do not add up.
 
     Args:
         staging: a folder for plans and what is read, a path or a URL that fsspec knows. With it a
@@ -155,14 +159,16 @@ class WandbExportOperator(AnnouncesExport, WandbExportRequestOperator):
         with self.hook.get_conn() as api:
             request = self._request(api, context)
             check_outlets(self, request.entity, request.project)
-            warehouse = wb_ops.connect(self.warehouse)
+            warehouse = self._open_warehouse()
             if self.staging:
                 plan = open_plan(context, request, api, warehouse, self.staging)
-                self.log.info("%s", plan)
-                report = self._execute_staged(context, plan, api, warehouse)
             else:
                 plan = wb_ops.plan_export(request, api, warehouse)
-                self.log.info("%s", plan)
+            self.log.info("%s", plan)
+            remember_load(self, context, plan.load_id)
+            if self.staging:
+                report = self._execute_staged(context, plan, api, warehouse)
+            else:
                 report = wb_ops.execute_export(plan, api, warehouse, self._log_progress)
         result = self._announce(context, api, plan, report, warehouse)
         forget_plan(context)

@@ -16,9 +16,10 @@ from airflow.sdk.exceptions import AirflowFailException
 import wb_ops
 from wb_ops.airflow.links import WandbLoadLink, WandbProjectLink
 from wb_ops.airflow.operators.arguments import parse_shard
-from wb_ops.airflow.operators.base import WandbOperator
+from wb_ops.airflow.operators.base import TakesWarehouse, WandbOperator
 from wb_ops.airflow.operators.export import WandbExportRequestOperator
 from wb_ops.airflow.operators.filter_runs import max_map_length
+from wb_ops.airflow.operators.loads import remember_load
 from wb_ops.airflow.operators.outcomes import AnnouncesExport, check_outlets
 from wb_ops.errors import ExportIncomplete, InvalidRequest
 
@@ -69,11 +70,18 @@ class WandbPlanExportOperator(WandbExportRequestOperator):
             raise InvalidRequest(f"runs_per_shard={self.runs_per_shard}: give 1 or more.")
         with self.hook.get_conn() as api:
             request = self._request(api, context)
-            warehouse = wb_ops.connect(self.warehouse)
+            for commit in self._commits():
+                check_outlets(commit, request.entity, request.project)
+            warehouse = self._open_warehouse()
             plan = wb_ops.plan_export(request, api, warehouse, folder=self.staging)
         self.log.info("%s", plan)
         context["ti"].xcom_push(key=PLAN_URI_KEY, value=plan.uri)
         return self._shards(plan)
+
+    def _commits(self) -> list[WandbCommitExportOperator]:
+        """What will announce the plan: the tasks after this one that commit."""
+        found = self.get_flat_relatives(upstream=False)
+        return [task for task in found if isinstance(task, WandbCommitExportOperator)]
 
     def _shards(self, plan: ExportPlan) -> list[dict[str, Any]]:
         wanted = max(1, -(-plan.totals.readers // self.runs_per_shard))
@@ -131,16 +139,17 @@ class WandbExportShardOperator(WandbOperator):
         return asdict(result)
 
 
-class WandbCommitExportOperator(AnnouncesExport, WandbOperator):
+class WandbCommitExportOperator(AnnouncesExport, TakesWarehouse):
     """Writes what the shards of a plan have staged into the warehouse.
 
     Refuses while shards are missing. Runs that changed since the plan are left to the next export.
-    A commit that is killed or repeated writes nothing twice. Returns, announces and reports what
-    WandbExportOperator does.
+    A commit that is killed or repeated writes nothing twice, and a repeated one that had failed
+    fails again. Returns, announces and reports what WandbExportOperator does. After a commit that
+    adds up the plan's folder is emptied, but for a few small files that say that it is done.
 
     Args:
         plan_uri: the planning task's `.plan_uri`.
-        warehouse: its URL, such as duckdb:////data/wandb.duckdb; the one that was planned for.
+        warehouse: as in WandbWarehouseOperator; the one that was planned for.
         trigger_rule: as in BaseOperator; here it also runs where there was no shard to read.
 
     Raises:
@@ -150,20 +159,18 @@ class WandbCommitExportOperator(AnnouncesExport, WandbOperator):
         WbOpsError: unwrapped, with the advice that the retry policy reads.
     """
 
-    template_fields: Sequence[str] = (*WandbOperator.template_fields, "plan_uri", "warehouse")
+    template_fields: Sequence[str] = (*TakesWarehouse.template_fields, "plan_uri")
     operator_extra_links: Sequence[BaseOperatorLink] = (WandbProjectLink(), WandbLoadLink())
 
     def __init__(
         self,
         *,
         plan_uri: str | XComArg,
-        warehouse: str,
         trigger_rule: str = "none_failed",
         **kwargs: Any,
     ) -> None:
         super().__init__(trigger_rule=trigger_rule, **kwargs)
         self.plan_uri = plan_uri
-        self.warehouse = warehouse
 
     def _work(self, context: Context) -> dict[str, Any]:
         self._link_load(context)
@@ -171,7 +178,8 @@ class WandbCommitExportOperator(AnnouncesExport, WandbOperator):
         plan = wb_ops.load_plan(plan_uri)
         owner = plan.request.owner
         check_outlets(self, owner.entity, owner.project)
-        warehouse = wb_ops.connect(self.warehouse)
+        warehouse = self._open_warehouse()
+        remember_load(self, context, plan.load_id)
         with self.hook.get_conn() as api:
             self._link(api, owner.entity, owner.project, context)
             try:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import Asset, BaseOperator
+from airflow.sdk import BaseOperator
 
 from wb_ops.airflow.lineage import Exported, openlineage_of, read_columns
 from wb_ops.airflow.links import WandbLoadLink, load_url
+from wb_ops.airflow.operators.loads import (
+    assets_of,
+    forget_loads,
+    unannounced_loads,
+)
 from wb_ops.airflow.operators.stores import mirror_watermark
 from wb_ops.airflow.uris import days_uri, is_days_uri
 from wb_ops.errors import InvalidRequest
@@ -26,9 +31,11 @@ REPORT_KEY = "load_report"
 MAX_UNSOUND = 50
 _ANNOUNCED = (
     "load_id",
+    "loads",
     "dataset",
     "warehouse",
     "runs",
+    "system_rows",
     "unchanged",
     "deleted",
     "watermark",
@@ -63,11 +70,13 @@ class AnnouncesExport(BaseOperator):
             project=plan.request.project,
             warehouse=report.warehouse,
             dataset=report.dataset,
-            rows={"runs": report.runs, "history": report.history_rows},
-            columns=read_columns(warehouse, report.dataset),
+            rows=_rows(plan, report),
+            columns=read_columns(warehouse, report.dataset, plan.request.tables),
         )
-        result = {**_result(plan, report), "schema_hash": self._exported.schema_hash}
+        result = _result(plan, report) | {"schema_hash": self._exported.schema_hash}
+        result |= unannounced_loads(self, context, warehouse, report)
         _describe_outlets(self, context, result, warehouse)
+        forget_loads(self, context, result["loads"])
         return result
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage | None:
@@ -92,7 +101,7 @@ def check_outlets(operator: BaseOperator, entity: str, project: str) -> None:
     Raises:
         InvalidRequest: it is of another project (retry: never).
     """
-    for asset in _assets(operator):
+    for asset in assets_of(operator):
         if is_days_uri(asset.uri) and asset.uri != days_uri(entity, project):
             raise InvalidRequest(
                 f"The outlet {asset.uri} is not of {entity}/{project}: give "
@@ -105,21 +114,29 @@ def _describe_outlets(
 ) -> None:
     """Describe the export on each outlet asset; an asset of days has an event for each day."""
     extra = {name: result[name] for name in _ANNOUNCED} | {"row_count": result["history_rows"]}
-    for asset in _assets(operator):
-        event = context["outlet_events"][asset]
-        event.extra.update(extra)
-        if is_days_uri(asset.uri):
-            event.add_partitions(_days(warehouse, result))
+    for asset in assets_of(operator):
         if result["watermark"] is not None:
             mirror_watermark(context, asset, extra)
+    of_days = [asset for asset in assets_of(operator) if is_days_uri(asset.uri)]
+    days = _days(warehouse, result["dataset"], result["loads"]) if of_days else []
+    if not days:
+        # Airflow makes an event for each outlet that a task still has when it ends: here it would
+        # be one without a day.
+        operator.outlets = [one for one in operator.outlets if one not in of_days]
+    for asset in assets_of(operator):
+        event = context["outlet_events"][asset]
+        event.extra.update(extra)
+        if asset in of_days:
+            event.add_partitions(days)
 
 
-def _days(warehouse: Warehouse, result: dict[str, Any]) -> list[str]:
-    """The days (UTC) on which the runs were created that this load wrote or marked deleted."""
+def _days(warehouse: Warehouse, dataset: str, loads: Sequence[str]) -> list[str]:
+    """The days (UTC) on which the runs were created that these loads wrote or marked deleted."""
     from wb_ops.warehouse.sql import literal
 
-    sql = f"select distinct created_at from runs where _load_id = {literal(result['load_id'])}"
-    moments = warehouse.query(sql, result["dataset"])["created_at"].to_pylist()
+    listed = ", ".join(map(literal, loads))
+    sql = f"select distinct created_at from runs where _load_id in ({listed})"
+    moments = warehouse.query(sql, dataset)["created_at"].to_pylist()
     days = {moment.astimezone(UTC).date() for moment in moments if moment is not None}
     return [day.isoformat() for day in sorted(days)]
 
@@ -132,6 +149,7 @@ def _result(plan: ExportPlan, report: ExportReport) -> dict[str, Any]:
         "warehouse": report.warehouse,
         "runs": report.runs,
         "history_rows": report.history_rows,
+        "system_rows": report.system_rows,
         "unchanged": report.unchanged,
         "deleted": report.deleted,
         "receipts": report.statuses,
@@ -139,5 +157,11 @@ def _result(plan: ExportPlan, report: ExportReport) -> dict[str, Any]:
     }
 
 
-def _assets(operator: BaseOperator) -> Iterator[Asset]:
-    return (outlet for outlet in operator.outlets if isinstance(outlet, Asset))
+def _rows(plan: ExportPlan, report: ExportReport) -> dict[str, int]:
+    """The rows of each table that the export was asked for; `runs` is always written."""
+    written = {
+        "runs": report.runs,
+        "history": report.history_rows,
+        "system_metrics": report.system_rows,
+    }
+    return {name: rows for name, rows in written.items() if name in ("runs", *plan.request.tables)}

@@ -1,0 +1,98 @@
+"""Loads that no asset event has told of yet.
+
+Airflow takes a task's events when the task succeeds; a load is committed before. What a try has
+committed that failed then, or was killed, is told of by the next one that succeeds: another try of
+the task, or another Dag run whose export has the same outlet. What a load has written, the
+warehouse knows; here are only the ids, in Airflow's state stores (3.3 and newer; before that a try
+tells of its own load).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from airflow.sdk import Asset, BaseOperator
+from airflow.sdk.exceptions import AirflowRuntimeError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from wb_ops.export import ExportReport
+    from wb_ops.warehouse import Warehouse
+
+log = logging.getLogger("wb_ops")
+
+LOADS_KEY = "wandb_loads"
+# Of tries that were killed before they committed, ids stay behind.
+MAX_LOADS = 200
+
+
+def assets_of(operator: BaseOperator) -> Iterator[Asset]:
+    """The outlets that are assets."""
+    return (outlet for outlet in operator.outlets if isinstance(outlet, Asset))
+
+
+def remember_load(operator: BaseOperator, context: Context, load_id: str) -> None:
+    """Note a load before it is committed."""
+    for store in _stores(operator, context):
+        with _logged():
+            store.set(LOADS_KEY, _joined(_read(store), [load_id])[-MAX_LOADS:])
+
+
+def unannounced_loads(
+    operator: BaseOperator, context: Context, warehouse: Warehouse, report: ExportReport
+) -> dict[str, Any]:
+    """Return what the events have to tell of: `loads`, this one last, and their rows together.
+
+    What the warehouse does not know was not committed, or is of an export into another one.
+    """
+    noted: list[str] = []
+    for store in _stores(operator, context):
+        with _logged():
+            noted = _joined(noted, _read(store))
+    written: dict[str, dict[str, Any]] = {}
+    if earlier := [one for one in noted if one != report.load_id]:
+        table = warehouse.read_tables(report.dataset, ["_wb_loads"])["_wb_loads"]
+        written = {row["load_id"]: row for row in table.to_pylist() if row["load_id"] in earlier}
+    rows = {"runs": report.runs, "history_rows": report.history_rows}
+    for load in written.values():
+        rows = {name: count + (load[name] or 0) for name, count in rows.items()}
+    return {**rows, "loads": [*written, report.load_id]}
+
+
+def forget_loads(operator: BaseOperator, context: Context, told: Collection[str]) -> None:
+    """Forget the loads that the outlets' events tell of.
+
+    The task keeps them: its success is not recorded yet. One that is cleared tells again.
+    """
+    for store in _stores(operator, context, of_task=False):
+        with _logged():
+            store.set(LOADS_KEY, [one for one in _read(store) if one not in told])
+
+
+def _stores(operator: BaseOperator, context: Context, *, of_task: bool = True) -> Iterator[Any]:
+    if of_task and (store := context.get("task_state_store")) is not None:
+        yield store
+    if "asset_state_store" in context:
+        for asset in assets_of(operator):
+            yield context["asset_state_store"][asset]
+
+
+def _read(store: Any) -> list[str]:
+    return list(store.get(LOADS_KEY) or ())
+
+
+def _joined(first: Sequence[str], second: Sequence[str]) -> list[str]:
+    return list(dict.fromkeys([*first, *second]))
+
+
+@contextmanager
+def _logged() -> Iterator[None]:
+    """A store that is away fails no export: its events then tell of its own load alone."""
+    try:
+        yield
+    except AirflowRuntimeError as error:
+        log.warning("a state store was not read or written: %s", error)
