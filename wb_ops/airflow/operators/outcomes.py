@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC
 from typing import TYPE_CHECKING, Any
 
-from airflow.sdk import BaseOperator
+from airflow.sdk import Asset, BaseOperator
 
 from wb_ops.airflow.lineage import Exported, openlineage_of, read_columns
 from wb_ops.airflow.links import WandbLoadLink, load_url
@@ -75,8 +75,10 @@ class AnnouncesExport(BaseOperator):
         )
         result = _result(plan, report) | {"schema_hash": self._exported.schema_hash}
         result |= unannounced_loads(self, context, warehouse, report)
-        _describe_outlets(self, context, result, warehouse)
+        silent = _describe_outlets(self, context, result, warehouse)
         forget_loads(self, context, result["loads"])
+        # Airflow makes an event for each outlet that a task still has when it ends.
+        self.outlets = [one for one in self.outlets if one not in silent]
         return result
 
     def get_openlineage_facets_on_complete(self, task_instance: object) -> Lineage | None:
@@ -111,23 +113,25 @@ def check_outlets(operator: BaseOperator, entity: str, project: str) -> None:
 
 def _describe_outlets(
     operator: BaseOperator, context: Context, result: dict[str, Any], warehouse: Warehouse
-) -> None:
-    """Describe the export on each outlet asset; an asset of days has an event for each day."""
+) -> list[Asset]:
+    """Describe the export on each outlet asset; return those that there is nothing to tell of.
+
+    An asset of days has an event for each day, and none that is without a day.
+    """
     extra = {name: result[name] for name in _ANNOUNCED} | {"row_count": result["history_rows"]}
+    of_days = [asset for asset in assets_of(operator) if is_days_uri(asset.uri)]
+    days = _days(warehouse, result["dataset"], result["loads"]) if of_days else []
+    silent = [] if days else of_days
     for asset in assets_of(operator):
         if result["watermark"] is not None:
             mirror_watermark(context, asset, extra)
-    of_days = [asset for asset in assets_of(operator) if is_days_uri(asset.uri)]
-    days = _days(warehouse, result["dataset"], result["loads"]) if of_days else []
-    if not days:
-        # Airflow makes an event for each outlet that a task still has when it ends: here it would
-        # be one without a day.
-        operator.outlets = [one for one in operator.outlets if one not in of_days]
-    for asset in assets_of(operator):
+        if asset in silent:
+            continue
         event = context["outlet_events"][asset]
         event.extra.update(extra)
         if asset in of_days:
             event.add_partitions(days)
+    return silent
 
 
 def _days(warehouse: Warehouse, dataset: str, loads: Sequence[str]) -> list[str]:
