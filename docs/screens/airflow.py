@@ -1,10 +1,10 @@
 """Takes the pictures of docs/screens/airflow-*.png from a real browser and a real Airflow.
 
-    pip install playwright        # apt-get install chromium; nothing is downloaded by playwright
     python docs/screens/airflow.py
 
-A dev server stands for W&B and answers the first listing with 429 and Retry-After: 60, so that the
-grid shows a task that waits, and why. Nothing is left running. Not part of CI.
+A dev server stands for W&B and answers the first listing with 429 and Retry-After: 600, so that the
+grid shows a task that waits, and why; then it is cleared, and the Dag goes on. Nothing is left
+running. Not part of CI.
 """
 
 from __future__ import annotations
@@ -17,21 +17,21 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from urllib.request import Request, urlopen
 
-from playwright.sync_api import Page, sync_playwright
+from browser import browser_page, end, free_port, wait_for
+from playwright.sync_api import Page
 
 from wb_ops.devserver import ApiKey, DevServer, Fault, Matcher, Responder
 
 FOLDER = Path(__file__).parent
 KEY = "picture0" * 5
 DAG = "wandb_training"
-BROWSER = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 DAG_FILE = f'''
 from datetime import datetime, timezone
 from airflow.sdk import DAG, Asset
@@ -60,7 +60,7 @@ class Airflow:
     """`airflow standalone` in a folder, on a free port."""
 
     def __init__(self, folder: Path, server: DevServer) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.folder = folder
         connection = {"conn_type": "wandb", "host": server.url, "password": KEY}
@@ -110,13 +110,7 @@ class Airflow:
                 wait_for(self._answers)
             yield
         finally:
-            for process in processes:
-                os.killpg(process.pid, signal.SIGINT)
-            for process in processes:
-                with suppress(subprocess.TimeoutExpired):
-                    process.wait(20)
-                with suppress(ProcessLookupError):
-                    os.killpg(process.pid, signal.SIGKILL)
+            end(processes)
 
     def _answers(self) -> bool:
         with closing(socket.socket()) as client:
@@ -132,39 +126,24 @@ class Airflow:
                 start_new_session=True,
             )
 
-    def get(self, path: str) -> dict[str, Any]:
+    def ask(self, path: str, **body: Any) -> dict[str, Any]:
         """An answer of the REST API; the token is free for admins here."""
-        with urlopen(Request(f"{self.url}/auth/token", method="GET"), timeout=10) as answer:
+        with urlopen(Request(f"{self.url}/auth/token", method="GET"), timeout=30) as answer:
             token = json.load(answer)["access_token"]
-        request = Request(f"{self.url}/api/v2/{path}")
+        data = json.dumps(body).encode() if body else None
+        request = Request(f"{self.url}/api/v2/{path}", data=data)
         request.add_header("Authorization", f"Bearer {token}")
-        with urlopen(request, timeout=10) as answer:
+        request.add_header("Content-Type", "application/json")
+        with urlopen(request, timeout=30) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
     def tasks(self) -> dict[str, list[dict[str, Any]]]:
         """The task instances of the Dag's only run by task."""
         found: dict[str, list[dict[str, Any]]] = {}
-        for one in self.get(f"dags/{DAG}/dagRuns/~/taskInstances")["task_instances"]:
+        for one in self.ask(f"dags/{DAG}/dagRuns/~/taskInstances")["task_instances"]:
             found.setdefault(one["task_id"], []).append(one)
         return found
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_for(what: Callable[[], Any], limit_s: float = 300) -> Any:
-    """The first true answer."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        with suppress(OSError, KeyError):
-            if found := what():
-                return found
-        time.sleep(1)
-    raise TimeoutError(f"nothing within {limit_s} s")
 
 
 def seed(server: DevServer) -> None:
@@ -174,7 +153,7 @@ def seed(server: DevServer) -> None:
         server.seed_run(
             "vision", "digits", f"run{number}", config={"lr": 0.1 / (number + 1)}, history=rows
         )
-    server.faults.add(Fault(Matcher(operation="Runs"), Responder.rate_limited(60)))
+    server.faults.add(Fault(Matcher(operation="Runs"), Responder.rate_limited(600)))
 
 
 class Camera:
@@ -187,12 +166,13 @@ class Camera:
     def open(self, path: str, text: str) -> None:
         """Go to a page and wait until it shows a text."""
         self.page.goto(f"{self.airflow.url}/{path}")
-        self.page.get_by_text(text).first.wait_for(timeout=60_000)
+        self.page.get_by_text(text).first.wait_for()
         self.page.wait_for_timeout(1500)
 
-    def shoot(self, name: str) -> None:
-        """Save what is seen."""
-        self.page.screenshot(path=FOLDER / f"airflow-{name}.png")
+    def shoot(self, name: str, **clip: float) -> None:
+        """Save what is seen, or a part of it."""
+        area: Any = {"clip": clip} if clip else {}
+        self.page.screenshot(path=FOLDER / f"airflow-{name}.png", **area)
         print(f"docs/screens/airflow-{name}.png")
 
 
@@ -212,6 +192,13 @@ def connection_form(camera: Camera, server: DevServer) -> None:
     page.locator('input[name="port"]').fill("0")
     page.wait_for_timeout(800)
     camera.shoot("connection")
+    # It folds the standard fields.
+    page.get_by_text("Extra Fields", exact=True).click()
+    page.get_by_text("Longest wait (s)").wait_for()
+    page.set_viewport_size({"width": 1280, "height": 1280})
+    page.wait_for_timeout(800)
+    camera.shoot("fields", x=192, y=64, width=896, height=946)
+    page.set_viewport_size({"width": 1280, "height": 800})
     page.get_by_role("button", name="Save").click()
     page.get_by_text("wandb_team").first.wait_for()
     with page.expect_response("**/connections/test", timeout=120_000) as answer:
@@ -231,11 +218,8 @@ def main() -> None:
         airflow = Airflow(folder, server)
         (folder / "dags").mkdir()
         (folder / "dags" / "training.py").write_text(DAG_FILE.replace("{0}", str(folder)))
-        with airflow.running(), sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
-            page = browser.new_page(viewport={"width": 1280, "height": 800}, color_scheme="light")
+        with airflow.running(), browser_page() as page:
             pictures(Camera(page, airflow), server)
-            browser.close()
     shutil.rmtree(folder)
 
 
@@ -243,13 +227,16 @@ def pictures(camera: Camera, server: DevServer) -> None:
     """In the order in which the Dag run gets there."""
     airflow = camera.airflow
     wait_for(lambda: airflow.tasks()["plan"][0]["state"] == "up_for_retry")
-    run = airflow.tasks()["plan"][0]["dag_run_id"].replace(":", "%3A").replace("+", "%2B")
+    run_id = airflow.tasks()["plan"][0]["dag_run_id"]
+    run = quote(run_id, safe="")
     # Only what is no error: the traceback names folders of this machine.
     logs = f"dags/{DAG}/runs/{run}/tasks/plan?try_number=1&log_level=info"
     camera.open(logs, "Post Execute")
     camera.page.get_by_text("Post Execute").click()
-    camera.page.get_by_text("Retry-After=60s").wait_for()
+    camera.page.get_by_text("Retry-After=600s").wait_for()
     camera.shoot("retry")
+    asked = {"dag_run_id": run_id, "task_ids": ["plan"], "only_failed": False, "dry_run": False}
+    airflow.ask(f"dags/{DAG}/clearTaskInstances", **asked)
     connection_form(camera, server)
     wait_for(lambda: airflow.tasks()["best_val_acc"][0]["state"] == "success")
     camera.open(f"dags/{DAG}/runs/{run}/tasks/commit/details", "Load report")

@@ -1,6 +1,5 @@
 """Takes the pictures of docs/screens/dagster-*.png from a real browser and a real Dagster.
 
-    pip install playwright        # apt-get install chromium; nothing is downloaded by playwright
     python docs/screens/dagster.py
 
 The models of the demo are trained and logged by the W&B SDK to a dev server; Dagster exports them,
@@ -12,19 +11,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import requests
-from playwright.sync_api import Page, sync_playwright
+from browser import browser_page, end, free_port, wait_for
+from playwright.sync_api import Page
 
 from demo.train import main as train
 from wb_ops.devserver import DevServer
@@ -42,22 +39,13 @@ SHORTEN = """(roots) => {
         }
     }
 }"""
-BROWSER = [
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 class Dagster:
     """`dagster dev` on the location to copy, in a folder, on a free port."""
 
     def __init__(self, folder: Path, server: DevServer) -> None:
-        self.port = _free_port()
+        self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.home = folder / "home"
         self.home.mkdir()
@@ -101,11 +89,7 @@ class Dagster:
             wait_for(self.is_loaded)
             yield
         finally:
-            process.send_signal(signal.SIGINT)
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            end([process])
 
     def ask(self, document: str, **variables: Any) -> Any:
         """An answer of the GraphQL API that the UI uses."""
@@ -132,23 +116,6 @@ class Dagster:
         return run_id, status()
 
 
-def _free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-def wait_for(what: Callable[[], bool], limit_s: float = 300) -> None:
-    """Return at the first true answer."""
-    deadline = time.monotonic() + limit_s
-    while time.monotonic() < deadline:
-        with suppress(OSError, KeyError):
-            if what():
-                return
-        time.sleep(1)
-    raise TimeoutError(f"nothing within {limit_s} s")
-
-
 class Camera:
     """A page of the browser that saves what it shows."""
 
@@ -159,7 +126,7 @@ class Camera:
     def open(self, path: str, text: str) -> None:
         """Go to a page and wait until it shows a text."""
         self.page.goto(f"{self.dagster.url}/{path}")
-        self.page.get_by_text(text).first.wait_for(timeout=60_000)
+        self.page.get_by_text(text).first.wait_for()
         self.page.wait_for_timeout(2500)
 
     def shoot(self, name: str, **clip: float) -> None:
@@ -176,11 +143,9 @@ def main() -> None:
     with DevServer() as server:
         log_runs(folder, server)
         dagster = Dagster(folder, server)
-        with dagster.running(), sync_playwright() as driver:
-            browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=BROWSER)
-            page = browser.new_page(viewport={"width": 1280, "height": 1000}, color_scheme="light")
+        with dagster.running(), browser_page() as page:
+            page.set_viewport_size({"width": 1280, "height": 1000})
             pictures(Camera(page, dagster))
-            browser.close()
     shutil.rmtree(folder)
 
 
