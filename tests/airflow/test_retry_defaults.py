@@ -55,7 +55,7 @@ def cases() -> Iterator[Any]:
                 yield pytest.param(name, kind, mapped, id=f"{name}-{kind}-{mapped and 'mapped'}")
 
 
-@pytest.mark.parametrize(("name", "kind", "mapped"), cases())
+@pytest.mark.parametrize(("name", "kind", "mapped"), list(cases()))
 def test_arguments_then_default_args_then_ours(name: str, kind: str, mapped: bool) -> None:
     """Plain and mapped alike; an explicit None takes the policy away."""
     from airflow.sdk import ExceptionRetryPolicy
