@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import conf
+from airflow.sdk.exceptions import AirflowFailException
 
+from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 from wb_ops.airflow.triggers.events import checked_event
 from wb_ops.airflow.triggers.throttle import THROTTLED, ThrottleTrigger
 from wb_ops.airflow.waits import is_throttle, throttle_wait_s
@@ -50,12 +52,16 @@ def defer_throttled(
     A limit that names no time is waited for too, twice as long each time. The resumed task begins
     its work anew, which finds what is committed already. A wait costs neither a worker nor a
     retry; after `max_throttles` of them in one try the error is raised, and the task's retries
-    decide.
+    decide. Before Airflow 3.3, where no retry policy is asked, an error that cannot heal fails the
+    task at once.
     """
     try:
         return work()
     except Exception as exc:
         error = find_error(exc)
+        if error is not None and not error.advice.retryable and not HAS_RETRY_POLICIES:
+            # Nobody is asked there, and each retry would be spent on what cannot heal.
+            raise AirflowFailException(str(error)) from exc
         if error is None or not is_throttle(error) or throttles >= max_throttles:
             raise
         wait_s = throttle_wait_s(error, throttles, UNNAMED_WAIT_S)
