@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -76,26 +77,32 @@ def dev_server(
         process.join(30)
 
 
-def versus(name: str, side: Side, sdk: str, ours: dict[str, str], repetitions: int) -> None:
-    """Print for each of our scripts how many times as fast as the SDK's it is, run in turns."""
+def versus(
+    name: str,
+    side: Side,
+    sdk: str,
+    ours: dict[str, str],
+    repetitions: int,
+    scale: float = 1.0,
+) -> None:
+    """Print for each of our scripts how many times as fast as the SDK's it is, run in turns.
+
+    The SDK's script may do the `scale`th part of the work: its seconds are multiplied.
+    """
     took: dict[str, list[float]] = {key: [] for key in ours}
-    ratios: dict[str, list[float]] = {key: [] for key in ours}
     base = []
     for _ in range(repetitions):
         sdk_s, expected = side.run(sdk)
-        base.append(sdk_s)
+        base.append(sdk_s * scale)
         for key, script in ours.items():
             seconds, found = side.run(script)
-            assert found == expected, (key, found, expected)
+            assert int(found) == round(int(expected) * scale), (key, found, expected)
             took[key].append(seconds)
-            ratios[key].append(sdk_s / seconds)
+    scaled = f", scaled from 1/{scale:g} of the work" if scale != 1 else ""
     for key in ours:
+        ratio = median(sdk_s / ours_s for sdk_s, ours_s in zip(base, took[key], strict=True))
         print(
-            f"{name}: {key} is {_median(ratios[key]):.1f}x as fast as the SDK "
-            f"({_median(took[key]):.2f} s and {_median(base):.2f} s, medians of {repetitions})",
+            f"{name}: {key} is {ratio:.1f}x as fast as the SDK ({median(took[key]):.2f} s and "
+            f"{median(base):.2f} s{scaled}; medians of {repetitions})",
             flush=True,
         )
-
-
-def _median(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-import errno
 import gzip
 import ipaddress
 import json
-import os
 import socket
 import ssl
 import threading
@@ -38,7 +36,6 @@ from wb_ops import (
     RateLimited,
     RequestTimeout,
     ServerUnavailable,
-    WarehouseRefused,
 )
 from wb_ops.client.downloads import temporary_file
 from wb_ops.client.operations import Operation
@@ -127,21 +124,6 @@ def test_a_file_may_be_as_large_as_it_is_announced():
         assert file.seek(0, 2) == 3_000_000
         with pytest.raises(InvalidRequest, match="max_body_bytes"):
             transport.download_to(BytesIO(), "/files/x")
-
-
-class FullDisk(BytesIO):
-    """No room on it."""
-
-    def write(self, data: object) -> int:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-def test_a_full_disk_is_our_error_with_its_remedy():
-    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
-    refused = pytest.raises(WarehouseRefused, match=r"No space left.*TMPDIR")
-    with answering(answer) as (url, heard), refused:
-        api_of(url, max_attempts=3).transport.download_to(FullDisk(), "/files/x")
-    assert len(heard) == 1
 
 
 def slowly(listener: socket.socket) -> None:

@@ -85,6 +85,11 @@ def test_what_a_path_leaves_out_is_the_default(server: DevServer):
         assert server.requests.operations().count("Viewer") == 0
 
 
+def test_without_any_project_it_is_wandbs_own(api: Api, server: DevServer):
+    server.seed_run("dev", "uncategorized", "u1")
+    assert [run.id for run in api.runs()] == ["u1"]
+
+
 @pytest.mark.usefixtures("project")
 def test_from_path_finds_out_what_it_is(api: Api):
     shown = [
@@ -249,6 +254,31 @@ def test_update_sends_the_summary_too(api: Api, server: DevServer):
     assert server.requests.operations().count("UpsertBucket") == 1
     assert (dict(run.summary), run.tags) == ({"loss": 0.5}, ["good"])
     assert dict(api.run("ann/trials/r1").summary) == {"loss": 0.5}
+
+
+def test_a_name_may_be_set_by_either_of_its_names(api: Api, server: DevServer):
+    server.seed_run("ann", "trials", "r1", display_name="old")
+    run = api.run("ann/trials/r1")
+    run.display_name = "new"
+    run.description = "about it"
+    run.update()
+    now = api.run("ann/trials/r1")
+    assert (run.name, now.name, now.display_name) == ("new", "new", "new")
+    assert (now.description, now.notes) == ("about it", None)
+
+
+def test_keys_of_the_summary_are_attributes(api: Api, server: DevServer):
+    server.seed_run("ann", "trials", "r1", summary={"loss": 1, "deep": {"x": 1}})
+    run = api.run("ann/trials/r1")
+    run.summary.loss = 0.5
+    run.summary[" best "] = 2
+    run.summary.deep["x"] = 3
+    assert (run.summary.loss, run.summary.has_changes) == (0.5, True)
+    assert repr(run.summary) == "Summary({'loss': 0.5, 'deep': {'x': 3}, 'best': 2})"
+    run.summary.update()
+    assert dict(api.run("ann/trials/r1").summary) == {"loss": 0.5, "deep": {"x": 3}, "best": 2}
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = run.summary.nothing
 
 
 def test_a_document_that_is_none_names_the_run(api: Api, server: DevServer):

@@ -198,8 +198,8 @@ class TestStreams:
         for start in (10, 0, 20):
             steps = range(start, start + 6)
             rows = [f'{{"_step": {step}, "x": NaN, "t": "a\nb"}}' for step in steps]
-            part = live.add(rows)
-            pieces.append(live_piece(live, part, steps, sum(map(len, rows))))
+            part = live.add(rows, None)
+            pieces.append(live_piece(part, steps, sum(map(len, rows))))
         history = RawHistory("p", tuple(pieces), EVERYTHING, "paged", 0, live=live)
         streamed = read_stream(history).read_all()
         assert streamed["_step"].to_pylist() == [*range(6), *range(10, 16), *range(20, 26)]

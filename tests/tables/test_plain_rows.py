@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wb_ops.tables.live import live_table
+from wb_ops.tables.live import live_parts, live_table
 from wb_ops.tables.merge import merge_parts
 from wb_ops.tables.plain_rows import read_plain, read_steps
 from wb_ops.tables.values import parse_json
@@ -61,6 +61,34 @@ def test_numbers_take_the_fast_way_unless_one_would_be_rounded(
         assert not texts or any(
             math.isfinite(number) and abs(number) >= 2**53 for some in numbers for number in some
         )
+
+
+# What one key may hold in one part of the rows, and what in the next.
+FORMS = st.sampled_from(
+    [[1, 2], [2**53 + 1], [0.5, math.nan], [math.inf], ["a"], ["NaN"], [True], [None], [[1]]]
+)
+
+
+@given(st.lists(st.fixed_dictionaries({"a": FORMS, "b": FORMS}), min_size=1, max_size=4))
+def test_rows_that_are_read_part_by_part_mean_the_same_as_together(
+    forms: list[dict[str, list[object]]],
+) -> None:
+    parts = []
+    for form in forms:
+        rows = range(max(map(len, form.values())))
+        cells = [{key: values[row % len(values)] for key, values in form.items()} for row in rows]
+        start = 10 * len(parts)
+        parts.append([json.dumps({"_step": start + row, **cells[row]}) for row in rows])
+    together = merge_parts([live_table([text for texts in parts for text in texts])]).table
+    plain = [table for texts in parts if (table := read_plain(texts)) is not None]
+    apart = live_parts(plain) if len(plain) == len(parts) else None
+
+    if apart is not None:
+        merged = merge_parts(apart, in_order=True).table
+        assert same(merged.select(together.column_names), together)
+    else:
+        kinds = [{type(one) for form in forms for one in form[key]} for key in "ab"]
+        assert any(kind - {type(None)} not in ({int}, {float}, {str}, {bool}) for kind in kinds)
 
 
 @pytest.mark.parametrize(

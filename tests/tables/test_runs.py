@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wb_ops.tables.runs import content_hash, parse_server_time, run_row, runs_table, unwrap_config
+from wb_ops.tables.runs import parse_server_time, run_row, runs_table, unwrap_config
 from wb_ops.tables.schemas import RUNS, check_schema
 from wb_ops.tables.values import decode_document
 
@@ -161,19 +161,8 @@ summaries = st.dictionaries(st.text(max_size=2), json_values, max_size=3)
 
 
 def hash_of(summary: dict[str, object]) -> str:
-    return content_hash(
-        display_name=None,
-        state=None,
-        group=None,
-        job_type=None,
-        sweep=None,
-        tags=[],
-        notes=None,
-        commit=None,
-        username=None,
-        config={},
-        summary=summary,
-    )
+    node = {"name": "r", "summaryMetrics": json.dumps(summary)}
+    return run_row(node, entity="e", project="p").content_hash
 
 
 def typed(value: object) -> object:

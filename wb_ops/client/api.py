@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 
+# Where W&B puts runs that name no project.
+DEFAULT_PROJECT = "uncategorized"
+
+
 class Api:
     """Reads and writes runs of one W&B server. Makes no request before it is asked something.
 
@@ -183,8 +187,13 @@ class Api:
         return self.run(path) if is_run else self.project(path)
 
     def source(self, path: str | None) -> RunSource:
-        """The project `entity/project`, or `project` of the default entity, or its page's URL."""
-        parts = project_path_parts(path or self._settings.project or "")
+        """The project `entity/project`, or `project` of the default entity, or its page's URL.
+
+        None is the default project: the setting, else "uncategorized", as in W&B's SDK.
+        """
+        if path is None:
+            path = self._settings.project or DEFAULT_PROJECT
+        parts = project_path_parts(path)
         if len(parts) not in (1, 2) or not all(parts):
             raise InvalidRequest(f"{path!r} is no project: give entity/project.")
         entity = parts[0] if len(parts) == 2 else self.default_entity

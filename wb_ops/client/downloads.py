@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from tempfile import TemporaryFile
 from typing import IO, Protocol
 
 import requests
 
+from wb_ops.errors import WarehouseRefused
+
 
 class Writable(Protocol):
     """A binary file, as far as a download uses it."""
 
-    def write(self, data: bytes, /) -> int: ...
+    def write(self, data: memoryview, /) -> int: ...
     def seek(self, offset: int, /) -> int: ...
     def truncate(self) -> int: ...
     def tell(self) -> int: ...
@@ -53,7 +56,7 @@ class WholeFile:
 
     def write(self, chunk: bytes) -> None:
         """Append."""
-        self._file.write(chunk)
+        write_all(self._file, chunk)
 
     def takes(self, status: int) -> bool:
         """Only a 200 is a whole file."""
@@ -118,6 +121,36 @@ class FileRange:
         return int(total)
 
 
+def write_all(file: Writable, chunk: bytes) -> None:
+    """Write a chunk to its end: a file without a buffer may take less of it at a time."""
+    view = memoryview(chunk)
+    while view:
+        view = view[file.write(view) :]
+
+
 def temporary_file() -> IO[bytes]:
-    """An unlinked file: it is gone with this process, however that ends."""
-    return TemporaryFile(prefix="wb_ops-")
+    """An unlinked file: it is gone with this process, however that ends.
+
+    Without a buffer, so that a full disk is seen by who writes, not when the file is closed.
+    """
+    with disk_errors():
+        return TemporaryFile(prefix="wb_ops-", buffering=0)
+
+
+@contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn what the disk refuses into our error; nothing that talks to W&B belongs in here.
+
+    Raises:
+        WarehouseRefused: the disk is full, or may not be written to (retry: never).
+    """
+    try:
+        yield
+    except OSError as exc:
+        where = f" {exc.filename}" if exc.filename else ""
+        raise WarehouseRefused(
+            f"A file cannot be written to the disk{where} ({exc.strerror}): make room, or choose "
+            "another folder (TMPDIR for what is read on the way to somewhere else).",
+            exc,
+            operation="download",
+        ) from exc

@@ -127,6 +127,5 @@ def _joined(chunks: Iterator[Extent], end: int) -> list[Extent]:
 
 def native_file(file: IO[bytes]) -> pa.NativeFile | IO[bytes]:
     """The same file, read by Arrow itself where the system has names for open files."""
-    file.flush()
     name = f"/proc/self/fd/{file.fileno()}"
     return pa.OSFile(name) if os.path.exists(name) else file

@@ -10,6 +10,7 @@ from io import BytesIO, TextIOWrapper
 from typing import Any
 
 from wb_ops.client.downloads import Writable
+from wb_ops.client.items import read_time
 from wb_ops.client.lists import LazyList
 from wb_ops.client.local_files import Progress, Watched, safe_target, whole_file
 from wb_ops.client.operations import FILES
@@ -17,7 +18,6 @@ from wb_ops.client.paging import iter_pages
 from wb_ops.client.source import RunSource
 from wb_ops.client.transport import Transport
 from wb_ops.errors import InvalidRequest, NotFound, ServerUnavailable
-from wb_ops.tables.runs import parse_server_time
 
 FILES_PER_PAGE = 50
 
@@ -148,16 +148,16 @@ def _iter_files(
 
 
 def _file(source: RunSource, run_id: str, node: dict[str, Any]) -> File:
-    updated_at = node.get("updatedAt")
+    path = f"{source.path}/{run_id}"
     return File(
         name=str(node["name"]),
         size_bytes=int(node.get("sizeBytes") or 0),
         mimetype=node.get("mimetype"),
         md5=node.get("md5"),
-        updated_at=parse_server_time(updated_at) if updated_at else None,
+        updated_at=read_time(node, "updatedAt", f"{path}/{node['name']}"),
         id=node.get("id"),
         url=node.get("url"),
         direct_url=node.get("directUrl"),
-        _path=f"{source.path}/{run_id}",
+        _path=path,
         _transport=source.transport,
     )

@@ -185,8 +185,8 @@ class HistoryReader:
             last = selection.max_step - 1 if last is None else min(selection.max_step - 1, last)
         rows = found.line_count if found.live_rows is None else found.live_rows
         for window in read_windows(self._pool(), source, run_id, first, last, rows):
-            part = live.add(window.rows)
-            yield live_piece(live, part, window.steps, sum(map(len, window.rows)))
+            part = live.add(window.rows, window.table)
+            yield live_piece(part, window.steps, sum(map(len, window.rows)))
 
 
 def _name(found: HistorySources, live: LiveRows) -> str:

@@ -5,14 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import IO
 
 import orjson
+import pyarrow as pa
 
-from wb_ops.client.downloads import temporary_file
+from wb_ops.client.downloads import disk_errors, temporary_file, write_all
+from wb_ops.tables.live import live_parts, live_table
+from wb_ops.tables.plain_rows import read_plain
 
 # Above this size the rows go to an unlinked file.
 MAX_HELD_BYTES = 8 * 1024**2
+# Up to this size of the rows the tables that were made of them are kept too.
+MAX_PARSED_BYTES = 64 * 1024**2
 
 
 @dataclass(slots=True)
@@ -22,15 +28,22 @@ class LiveRows:
     size_bytes: int = 0
     _held: dict[int, Sequence[str]] = field(default_factory=dict)
     _places: dict[int, tuple[int, int]] = field(default_factory=dict)
+    _parsed: dict[int, pa.Table | None] = field(default_factory=dict)
     _file: IO[bytes] | None = None
     _count: int = 0
 
-    def add(self, rows: Sequence[str]) -> int:
-        """Keep a chunk and return its number."""
+    def add(self, rows: Sequence[str], table: pa.Table | None) -> int:
+        """Keep a chunk, with what `read_plain` made of it, and return its number.
+
+        Raises:
+            WarehouseRefused: the disk is full (retry: never).
+        """
         number = self._count
         self._count += 1
         self.size_bytes += sum(map(len, rows))
         self._held[number] = rows
+        if self.size_bytes <= MAX_PARSED_BYTES:
+            self._parsed[number] = table
         if self._file is not None or self.size_bytes > MAX_HELD_BYTES:
             self._spill()
         return number
@@ -44,20 +57,38 @@ class LiveRows:
         self._file.seek(start)
         return _rows(self._file.read(size))
 
+    def tables(self, numbers: Sequence[int]) -> list[pa.Table]:
+        """Return some chunks as tables of live rows, in this order."""
+        parts = live_parts(plain) if (plain := self._plain(numbers)) else None
+        return parts or [live_table(list(chain.from_iterable(map(self.read, numbers))))]
+
     def close(self) -> None:
         """Forget the rows."""
         self._held.clear()
+        self._parsed.clear()
         if self._file is not None:
             self._file.close()
 
+    def _plain(self, numbers: Sequence[int]) -> list[pa.Table] | None:
+        """The chunks as plain tables, None as soon as one is not plain."""
+        tables = []
+        for number in numbers:
+            is_parsed = number in self._parsed
+            table = self._parsed[number] if is_parsed else read_plain(self.read(number))
+            if table is None:
+                return None
+            tables.append(table)
+        return tables
+
     def _spill(self) -> None:
-        if self._file is None:
-            self._file = temporary_file()
-        for number, rows in self._held.items():
-            # One JSON document a chunk: rows may hold any character, newlines too.
-            text = _document(rows)
-            self._places[number] = (self._file.seek(0, 2), len(text))
-            self._file.write(text)
+        with disk_errors():
+            if self._file is None:
+                self._file = temporary_file()
+            for number, rows in self._held.items():
+                # One JSON document a chunk: rows may hold any character, newlines too.
+                text = _document(rows)
+                self._places[number] = (self._file.seek(0, 2), len(text))
+                write_all(self._file, text)
         self._held.clear()
 
 

@@ -6,10 +6,11 @@ import os
 import re
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
+from wb_ops.client.downloads import disk_errors
 from wb_ops.errors import InvalidRequest
 
 Progress = Callable[[int, int], None]
@@ -35,15 +36,23 @@ def safe_target(root: str | os.PathLike[str], name: str) -> Path:
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[IO[bytes]]:
-    """A file beside `target` that takes its place at the end, if all went well."""
-    target.parent.mkdir(parents=True, exist_ok=True)
+    """A file beside `target` that takes its place at the end, if all went well.
+
+    Raises:
+        WarehouseRefused: the folder is full, or may not be written to (retry: never).
+    """
     part = target.with_name(f".{target.name[:100]}.{secrets.token_hex(4)}.part")
     try:
-        with open(part, "xb") as file:
+        with ExitStack() as opened:
+            with disk_errors():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                # Without a buffer: a full disk is seen by who writes, not at the end.
+                file = opened.enter_context(open(part, "xb", buffering=0))
             yield file
-        os.replace(part, target)
+        with disk_errors():
+            os.replace(part, target)
     except BaseException:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             os.unlink(part)
         raise
 
@@ -59,7 +68,7 @@ class Watched:
         self.tell = file.tell
         self.truncate = file.truncate
 
-    def write(self, chunk: bytes) -> int:
+    def write(self, chunk: memoryview) -> int:
         """Write and tell."""
         written = self._file.write(chunk)
         self._progress(self._file.tell(), self._size_bytes)

@@ -196,26 +196,47 @@ query RunFiles($entity: String!, $project: String!, $name: String!, $fileCursor:
 """
 
 
+_SOURCES = """
+  historyLineCount historyKeys parquetHistory(liveKeys: $liveKeys) { parquetUrls liveData }
+"""
+
+
 def history_sources_of(operation: Callable[..., Operation], run_ids: Sequence[str]) -> Operation:
     """Build one query for the history sources of many runs, as `run0`, `run1`, ... of a project.
 
     `operation(name, document, **variables)` adds the project.
     """
+    document, names = _of_runs("RunParquetHistory", _SOURCES, run_ids, "$liveKeys: [String!]!")
+    return operation("RunParquetHistory", document, liveKeys=["_step"], **names)
+
+
+def runs_by_id(operation: Callable[..., Operation], run_ids: Sequence[str]) -> Operation:
+    """Build one query for some runs of a project by their ids, as `run0`, `run1`, ...
+
+    Each is looked up by its key: a filter over ids would make the server go through all runs.
+    """
+    document, names = _of_runs("Runs", RUN_FIELDS, run_ids)
+    return operation("Runs", document, **names)
+
+
+def _of_runs(
+    name: str, fields: str, run_ids: Sequence[str], *declared: str
+) -> tuple[str, dict[str, str]]:
+    """A query for the same fields of many runs, and the variables that name them."""
     names = {f"name{index}": run_id for index, run_id in enumerate(run_ids)}
-    declared = ", ".join(f"${name}: String!" for name in names)
-    fields = "historyLineCount historyKeys parquetHistory(liveKeys: $liveKeys)"
+    types = ["$entity: String!", "$project: String!", *declared, *(f"${n}: String!" for n in names)]
     runs = "\n".join(
-        f"    run{index}: run(name: $name{index}) {{ {fields} {{ parquetUrls liveData }} }}"
-        for index in range(len(run_ids))
+        f"    run{index}: run(name: $name{index}) {{ ...Fields }}" for index in range(len(run_ids))
     )
     document = f"""
-query RunParquetHistory($entity: String!, $project: String!, $liveKeys: [String!]!, {declared}) {{
+query {name}({", ".join(types)}) {{
   project(name: $project, entityName: $entity) {{
 {runs}
   }}
 }}
+fragment Fields on Run {{ {fields} }}
 """
-    return operation("RunParquetHistory", document, liveKeys=["_step"], **names)
+    return document, names
 
 
 # One GraphQL field of a run -> its type in UpsertBucketInput.
@@ -225,31 +246,11 @@ _UPSERT_TYPES = {
     "config": "JSONString",
     "tags": "[String!]",
     "notes": "String",
+    "description": "String",
     "displayName": "String",
     "groupName": "String",
     "jobType": "String",
 }
-
-
-def runs_by_id(operation: Callable[..., Operation], run_ids: Sequence[str]) -> Operation:
-    """Build one query for some runs of a project by their ids, as `run0`, `run1`, ...
-
-    Each is looked up by its key: a filter over ids would make the server go through all runs.
-    """
-    names = {f"name{index}": run_id for index, run_id in enumerate(run_ids)}
-    declared = ", ".join(f"${name}: String!" for name in names)
-    runs = "\n".join(
-        f"    run{index}: run(name: $name{index}) {{ ...Fields }}" for index in range(len(run_ids))
-    )
-    document = f"""
-query Runs($entity: String!, $project: String!, {declared}) {{
-  project(name: $project, entityName: $entity) {{
-{runs}
-  }}
-}}
-fragment Fields on Run {{ {RUN_FIELDS} }}
-"""
-    return operation("Runs", document, **names)
 
 
 # Fields that have the same name when they are read.

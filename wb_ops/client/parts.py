@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wb_ops.client.live_rows import LiveRows
 from wb_ops.errors import MalformedResponse
 
 # Small pieces are merged together up to about this many rows, or cells where rows are wide.
@@ -26,7 +25,8 @@ class Piece:
 
     A piece is a row group of a file or a chunk of live rows, the `part`th. Of the values of one
     step that of the highest `rank` counts: files by their first step, then live rows; within a
-    file or the live rows the parts in order. `cells` is about what it takes in memory.
+    file or the live rows the parts in order. `cells` is about what it takes in memory, `places`
+    the number of each column in the file.
     """
 
     first_step: int
@@ -35,17 +35,17 @@ class Piece:
     cells: int
     part: int = 0
     rank: tuple[float, int] = (float("inf"), 0)
-    live: LiveRows | None = field(default=None, repr=False)
     file: pq.ParquetFile | None = field(default=None, repr=False)
+    places: Mapping[str, int] = field(default_factory=dict, repr=False)
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is a chunk of live rows."""
+        return self.file is None
 
     def read(self, names: Sequence[str] | None) -> pa.Table:
         """Read a row group, of its columns those in `names` (None: all)."""
         return self._file.read_row_group(self.part, columns=self._chosen(names))
-
-    def read_live(self) -> Sequence[str]:
-        """Read a chunk of live rows."""
-        assert self.live is not None  # noqa: S101 - a piece has one or the other
-        return self.live.read(self.part)
 
     def iter_tables(self, names: Sequence[str] | None) -> Iterator[pa.Table]:
         """Read a row group, in slices where it is large and its steps increase strictly."""
@@ -65,7 +65,7 @@ class Piece:
 
     def bounds(self, name: str) -> tuple[Any, Any] | None:
         """The lowest and highest value of a column, where the file says."""
-        return _statistics(self._file, self.part, name)
+        return _statistics(self._file, self.part, self.places[name])
 
     def column_names(self, names: Sequence[str] | None) -> list[str]:
         """The columns of the row group that are in `names` (None: all)."""
@@ -77,7 +77,7 @@ class Piece:
 
     @property
     def _file(self) -> pq.ParquetFile:
-        assert self.file is not None  # noqa: S101 - a piece has one or the other
+        assert self.file is not None  # noqa: S101 - live rows are read where they are kept
         return self.file
 
     def _chosen(self, names: Sequence[str] | None) -> list[str] | None:
@@ -99,8 +99,10 @@ def file_pieces(content: IO[bytes] | pa.NativeFile, path: str, number: int = 0) 
     """
     try:
         file = pq.ParquetFile(content)
+        columns = range(file.metadata.num_columns)
+        places = {file.schema.column(index).path: index for index in columns}
         groups = range(file.metadata.num_row_groups)
-        pieces = [piece for group in groups if (piece := _row_group(file, group)) is not None]
+        pieces = [piece for group in groups if (piece := _row_group(file, group, places))]
     except (pa.ArrowException, OSError, KeyError) as exc:
         raise MalformedResponse(
             f"An export of the history of {path} is not a whole parquet file with _step.", exc
@@ -109,10 +111,9 @@ def file_pieces(content: IO[bytes] | pa.NativeFile, path: str, number: int = 0) 
     return [replace(piece, rank=(first_step, number)) for piece in pieces]
 
 
-def live_piece(live: LiveRows, part: int, steps: Sequence[int], size_bytes: int) -> Piece:
-    """A chunk of live rows; `steps` are those of its rows."""
-    cells = size_bytes // CHARS_PER_CELL
-    return Piece(min(steps), max(steps), len(steps), cells, part, live=live)
+def live_piece(part: int, steps: Sequence[int], size_bytes: int) -> Piece:
+    """A chunk of live rows, the `part`th: the steps of its rows, and the size of their JSON."""
+    return Piece(min(steps), max(steps), len(steps), size_bytes // CHARS_PER_CELL, part)
 
 
 def clusters(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
@@ -138,28 +139,20 @@ def _is_enough(group: Sequence[Piece]) -> bool:
     return rows >= ROWS_PER_MERGE or sum(piece.cells for piece in group) >= CELLS_PER_MERGE
 
 
-def _row_group(file: pq.ParquetFile, group: int) -> Piece | None:
+def _row_group(file: pq.ParquetFile, group: int, places: Mapping[str, int]) -> Piece | None:
     rows = file.metadata.row_group(group).num_rows
     if rows == 0:
         return None
-    bounds = _step_bounds(file, group)
+    known = _statistics(file, group, places["_step"], may_be_null=False)
+    first, last = known or _read_bounds(file, group)
     cells = rows * file.metadata.num_columns
-    return Piece(int(bounds[0]), int(bounds[1]), rows, cells, group, file=file)
-
-
-def _step_bounds(file: pq.ParquetFile, group: int) -> tuple[float, float]:
-    return _statistics(file, group, "_step", may_be_null=False) or _read_bounds(file, group)
+    return Piece(int(first), int(last), rows, cells, group, file=file, places=places)
 
 
 def _statistics(
-    file: pq.ParquetFile, group: int, name: str, *, may_be_null: bool = True
+    file: pq.ParquetFile, group: int, column: int, *, may_be_null: bool = True
 ) -> tuple[Any, Any] | None:
-    metadata = file.metadata.row_group(group)
-    columns = (metadata.column(index) for index in range(metadata.num_columns))
-    column = next((column for column in columns if column.path_in_schema == name), None)
-    if column is None:
-        raise KeyError(name)
-    statistics = column.statistics
+    statistics = file.metadata.row_group(group).column(column).statistics
     if statistics is None or not statistics.has_min_max:
         return None
     if statistics.null_count and not may_be_null:

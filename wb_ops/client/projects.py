@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from wb_ops.client.history import HistoryReader
+from wb_ops.client.items import read_time
 from wb_ops.client.lists import LazyList
 from wb_ops.client.operations import PROJECT, PROJECTS, Operation
 from wb_ops.client.paging import iter_pages
@@ -17,7 +18,6 @@ from wb_ops.client.sweeps import Sweep, iter_sweeps
 from wb_ops.client.transport import Transport
 from wb_ops.client.users import User, user_of
 from wb_ops.settings import project_url
-from wb_ops.tables.runs import parse_server_time
 
 
 class Project:
@@ -70,8 +70,7 @@ class Project:
     @property
     def created_at(self) -> datetime | None:
         """When the project was made, UTC."""
-        text = self._node.get("createdAt")
-        return parse_server_time(text) if text else None
+        return read_time(self._node, "createdAt", self._source.path)
 
     @property
     def is_benchmark(self) -> bool:

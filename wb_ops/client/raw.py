@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import IO
 
 import pyarrow as pa
@@ -14,7 +14,7 @@ from wb_ops.client.live_rows import LiveRows
 from wb_ops.client.parts import Piece, clusters
 from wb_ops.client.selection import Selection
 from wb_ops.errors import IncompleteHistory, MalformedResponse
-from wb_ops.tables.history import OWN_COLUMNS, MergedHistory, live_table, merge_parts, select_keys
+from wb_ops.tables.history import OWN_COLUMNS, MergedHistory, merge_parts, select_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class RawHistory:
         """
         rows_read, distinct_steps, last_step = 0, 0, None
         for group in self.groups():
-            is_file = len(group) == 1 and group[0].live is None
+            is_file = len(group) == 1 and not group[0].is_live
             for merged in self._slices(group[0]) if is_file else [self.merge(group)]:
                 rows_read += merged.rows_read
                 distinct_steps += merged.distinct_steps
@@ -101,10 +101,10 @@ class RawHistory:
         names = self.selection.columns
         ordered = sorted(pieces, key=_order)
         try:
-            tables = [piece.read(names) for piece in ordered if piece.live is None]
-            live = list(chain.from_iterable(p.read_live() for p in ordered if p.live is not None))
-            if live:
-                tables.append(live_table(live))
+            tables = [piece.read(names) for piece in ordered if not piece.is_live]
+            chunks = [piece.part for piece in ordered if piece.is_live]
+            if self.live is not None and chunks:
+                tables += self.live.tables(chunks)
             return merge_parts([self.selection.within(one) for one in tables], in_order=True)
         except (ValueError, OSError) as exc:
             raise self._unreadable(exc) from exc
@@ -151,7 +151,7 @@ class RawHistory:
 
 def _order(piece: Piece) -> tuple[tuple[float, int], int]:
     # Windows of live rows arrive in any order; no step is in two of them.
-    return piece.rank, piece.part if piece.live is None else piece.first_step
+    return piece.rank, piece.first_step if piece.is_live else piece.part
 
 
 def joined(one: MergedHistory, other: MergedHistory) -> MergedHistory:

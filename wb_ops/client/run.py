@@ -37,6 +37,7 @@ log = logging.getLogger("wb_ops")
 _FIELDS = {
     "name": "displayName",
     "notes": "notes",
+    "description": "description",
     "group": "groupName",
     "job_type": "jobType",
 }
@@ -45,7 +46,9 @@ _FIELDS = {
 class Run(RunFields):
     """One W&B run, as it was when it was read.
 
-    `id` is the run id in its URL; `name` is the display name.
+    `id` is the run id in its URL; `name` is the display name. `name`, `tags`, `notes`, `group`,
+    `job_type`, `description` (which W&B's app no longer shows), `config` and `summary` can be
+    changed: `update()` writes them.
     """
 
     def __init__(self, source: RunSource, reader: HistoryReader, node: Node) -> None:
@@ -61,8 +64,18 @@ class Run(RunFields):
         self.name: str | None = node.get("displayName")
         self.tags: list[str] = list(node.get("tags") or [])
         self.notes: str | None = node.get("notes")
+        self.description: str | None = node.get("description")
         self.group: str | None = node.get("group")
         self.job_type: str | None = node.get("jobType")
+
+    @property
+    def display_name(self) -> str | None:
+        """The same as `name`."""
+        return self.name
+
+    @display_name.setter
+    def display_name(self, name: str | None) -> None:
+        self.name = name
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -211,7 +224,7 @@ class Run(RunFields):
         self._node = {**self._node, "state": state}
 
     def update(self, *, include_running: bool = False) -> None:
-        """Write what was changed: name, tags, notes, group, job_type, config, summary.
+        """Write what was changed: name, tags, notes, group, job_type, description, config, summary.
 
         Only changed fields are sent, changed keys of config and summary are merged into both as
         they are now, and the result is read back. Three requests, none without a change.

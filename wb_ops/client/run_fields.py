@@ -6,35 +6,27 @@ import re
 from datetime import datetime
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
-from wb_ops.client.history import HistoryReader
+from wb_ops.client.items import ProjectItem
 from wb_ops.client.operations import SYSTEM_METRICS
-from wb_ops.client.source import Node, RunSource
 from wb_ops.client.users import User, user_of
 from wb_ops.errors import MalformedResponse
-from wb_ops.settings import project_url
-from wb_ops.tables.runs import last_step, parse_server_time, unwrap_member
+from wb_ops.tables.runs import last_step, read_history_keys, unwrap_member
 from wb_ops.tables.values import parse_json
 
 if TYPE_CHECKING:
     from wb_ops.client.sweeps import Sweep
 
 
-class RunFields:
+class RunFields(ProjectItem):
     """The fields of one run.
 
     The server's own names (`run.displayName`, `run.createdAt`, ...) give their values as they
-    came, as in W&B's SDK.
+    came, as in W&B's SDK. `state` is running, finished, failed, crashed, killed, pending,
+    preempting, preempted, or newer.
     """
 
-    def __init__(self, source: RunSource, reader: HistoryReader, node: Node) -> None:
-        self._source = source
-        self._reader = reader
-        self._node = node
-
-    def __repr__(self) -> str:
-        return f"<Run {'/'.join(self.path)} ({self.state})>"
+    _pages = "runs"
 
     if not TYPE_CHECKING:
 
@@ -46,41 +38,9 @@ class RunFields:
             raise AttributeError(f"Run has no attribute {name!r}")
 
     @property
-    def id(self) -> str:
-        """The run id, unique in its project."""
-        return str(self._node["name"])
-
-    @property
     def storage_id(self) -> str:
         """The server's global id, which writes address."""
         return str(self._node["id"])
-
-    @property
-    def entity(self) -> str:
-        """The team or user that owns the project."""
-        return self._source.entity
-
-    @property
-    def project(self) -> str:
-        """The project's name."""
-        return self._source.project
-
-    @property
-    def path(self) -> list[str]:
-        """[entity, project, run id]."""
-        return [self.entity, self.project, self.id]
-
-    @property
-    def url(self) -> str:
-        """The run's page on the server that it was read from."""
-        base_url = self._source.transport.settings.base_url
-        page = project_url(base_url, self.entity, self.project)
-        return f"{page}/runs/{quote(self.id, safe='')}"
-
-    @property
-    def state(self) -> str:
-        """running, finished, failed, crashed, killed, pending, preempting, preempted, or newer."""
-        return str(self._node.get("state") or "unknown")
 
     @property
     def commit(self) -> str | None:
@@ -88,14 +48,9 @@ class RunFields:
         return self._node.get("commit")
 
     @property
-    def created_at(self) -> datetime | None:
-        """When the run was created, UTC, by the server's clock."""
-        return _time(self._node.get("createdAt"))
-
-    @property
     def heartbeat_at(self) -> datetime | None:
         """When the run last wrote, UTC, by the server's clock; a later edit does not move it."""
-        return _time(self._node.get("heartbeatAt"))
+        return self._time("heartbeatAt")
 
     @property
     def user(self) -> User | None:
@@ -121,11 +76,6 @@ class RunFields:
         return fetch_sweep(self._source, self._reader, name) if name else None
 
     @property
-    def description(self) -> str | None:
-        """A longer note, which W&B's app no longer shows."""
-        return self._node.get("description")
-
-    @property
     def read_only(self) -> bool:
         """Whether the server refuses changes with this key."""
         return bool(self._node.get("readOnly"))
@@ -144,10 +94,7 @@ class RunFields:
     @property
     def history_keys(self) -> dict[str, Any] | None:
         """What the server keeps about each metric: types, counts, `lastStep`. None if nothing."""
-        keys = self._node.get("historyKeys")
-        if isinstance(keys, str):
-            keys = parse_json(keys)
-        return keys if isinstance(keys, dict) else None
+        return read_history_keys(self._node.get("historyKeys"))
 
     @property
     def summary_metrics(self) -> dict[str, Any]:
@@ -178,7 +125,3 @@ class RunFields:
 
 def _camel(name: str) -> str:
     return re.sub("_([a-z])", lambda found: found[1].upper(), name)
-
-
-def _time(text: str | None) -> datetime | None:
-    return parse_server_time(text) if text else None

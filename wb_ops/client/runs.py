@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import islice
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal
 
 from wb_ops.client.history import HistoryReader
+from wb_ops.client.lists import LazyList
 from wb_ops.client.paging import MAX_PAGE_SIZE
 from wb_ops.client.run import Run
 from wb_ops.client.sampled import sampled_history
@@ -24,7 +24,7 @@ __all__ = ["Run", "Runs"]
 log = logging.getLogger("wb_ops")
 
 
-class Runs(Sequence[Run]):
+class Runs(LazyList[Run]):
     """The runs of a project that match, read page by page as they are needed.
 
     `len()` is the server's count (one request); iterating again reads no page twice. The first
@@ -47,7 +47,8 @@ class Runs(Sequence[Run]):
         self._source = source
         self._reader = reader
         self.broken: dict[str, CommError] = {}
-        self._list = partial(
+        self._count: int | None = None
+        self._nodes = partial(
             source.iter_nodes,
             filters,
             order,
@@ -55,13 +56,7 @@ class Runs(Sequence[Run]):
             on_broken=self.broken.__setitem__,
             largest_page=MAX_PAGE_SIZE,
         )
-        self._per_page = per_page
-        self._pending = self._list(page_size=per_page)
-        self._loaded: list[Run] = []
-        self._count: int | None = None
-
-    def __repr__(self) -> str:
-        return f"<Runs {self._source.path}>"
+        super().__init__(lambda: self._iter_runs(per_page), f"Runs {source.path}")
 
     def __len__(self) -> int:
         if self._count is None:
@@ -69,29 +64,16 @@ class Runs(Sequence[Run]):
         return self._count or 0
 
     def __iter__(self) -> Iterator[Run]:
-        at = 0
-        while self._load_up_to(at + 1):
-            yield self._loaded[at]
-            at += 1
-        if self._count is not None and at + len(self.broken) != self._count:
+        yield from super().__iter__()
+        listed = len(self._loaded)
+        if self._count is not None and listed + len(self.broken) != self._count:
             log.warning(
                 "%s: listed %d runs, the server counts %d (runs came or went meanwhile, or some "
                 "are hidden from this key)",
                 self._source.path,
-                at,
+                listed,
                 self._count,
             )
-
-    @overload
-    def __getitem__(self, index: int) -> Run: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Run]: ...
-    def __getitem__(self, index: int | slice) -> Run | list[Run]:
-        if isinstance(index, slice):
-            self._load_up_to(_slice_end(index))
-        else:
-            self._load_up_to(index + 1 if index >= 0 else None)
-        return self._loaded[index]
 
     def to_arrow(self) -> pa.Table:
         """Return all runs in the canonical schema of table `runs` (config and summary as JSON).
@@ -101,7 +83,7 @@ class Runs(Sequence[Run]):
         from wb_ops.tables.runs import runs_table
 
         if self._count is None:
-            self._pending = self._list(page_size=MAX_PAGE_SIZE)
+            self._pending = self._iter_runs(MAX_PAGE_SIZE)
         nodes = [run._node for run in self]
         try:
             return runs_table(
@@ -147,25 +129,9 @@ class Runs(Sequence[Run]):
         self._count = count
 
     def _restart(self) -> None:
-        self._pending = self._list(page_size=self._per_page)
-        self._loaded = []
+        super()._restart()
         self._count = None
 
-    def _load_up_to(self, count: int | None) -> bool:
-        """Load until `count` runs are there (None: all); whether they are."""
-        missing = None if count is None else max(0, count - len(self._loaded))
-        nodes = self._pending if missing is None else islice(self._pending, missing)
-        try:
-            self._loaded.extend(Run(self._source, self._reader, node) for node in nodes)
-        except BaseException:
-            # A generator that raised, or was interrupted, is at its end: read on, it would pass
-            # for a short list.
-            self._restart()
-            raise
-        return count is None or len(self._loaded) >= count
-
-
-def _slice_end(index: slice) -> int | None:
-    if index.stop is None or index.stop < 0 or (index.start or 0) < 0 or (index.step or 1) < 0:
-        return None
-    return int(index.stop)
+    def _iter_runs(self, page_size: int) -> Iterator[Run]:
+        for node in self._nodes(page_size=page_size):
+            yield Run(self._source, self._reader, node)

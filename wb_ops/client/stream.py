@@ -53,12 +53,11 @@ def _fitted(table: pa.Table, schema: pa.Schema) -> pa.Table:
     """Bring a group into the schema of all groups."""
     columns = []
     for field in schema:
-        target = _empty(field)
         if field.name not in table.column_names:
             columns.append(pa.nulls(table.num_rows, field.type))
             continue
         held = table.schema.field(field.name)
-        column = unify([canonical_column(held, table[field.name], exact_text=True), target])
+        column = unify([canonical_column(held, table[field.name], True), _no_values(field)])
         if column.data.type != field.type:
             raise MalformedResponse(f"The key {field.name!r} is not what the files announced.")
         columns.append(column.data)
@@ -77,7 +76,7 @@ def _schema(raw: RawHistory) -> pa.Schema:
 
 
 def _group_forms(raw: RawHistory, group: Sequence[Piece]) -> Iterator[tuple[str, Column]]:
-    if any(piece.live is not None for piece in group):
+    if any(piece.is_live for piece in group):
         # What a live key is depends on all its values.
         table = raw.merge(group).table
         for name in table.column_names:
@@ -135,6 +134,5 @@ def _distinct(columns: Iterable[Column]) -> list[Column]:
     return kept
 
 
-def _empty(field: pa.Field) -> Column:
-    column = canonical_column(field, pa.chunked_array([], field.type), exact_text=True)
-    return Column(column.data, column.is_json)
+def _no_values(field: pa.Field) -> Column:
+    return canonical_column(field, pa.chunked_array([], field.type), exact_text=True)

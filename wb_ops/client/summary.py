@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wb_ops.client.documents import dump_value
 from wb_ops.errors import MalformedResponse
@@ -13,8 +13,9 @@ from wb_ops.tables.values import parse_json
 class Summary(MutableMapping[str, Any]):
     """The summary of one run: read like a dict, written by `update()`.
 
-    Assignments and `del` stay local until `update()`, as in W&B's SDK. Unlike there, only the
-    keys that were changed or deleted here are written: the document is read fresh first.
+    Keys are attributes too (`run.summary.loss = 0.1`), and assignments and `del` stay local until
+    `update()`, as in W&B's SDK. Unlike there, only the keys that were changed or deleted here are
+    written: the document is read fresh first.
     """
 
     def __init__(
@@ -37,7 +38,20 @@ class Summary(MutableMapping[str, Any]):
         return self._values[key]
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._values[key] = value
+        self._values[key.strip()] = value
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_") or name not in self._values:
+                raise AttributeError(f"The summary has no key {name!r}.")
+            return self._values[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("_"):
+            object.__setattr__(self, name, value)
+        else:
+            self[name] = value
 
     def __delitem__(self, key: str) -> None:
         del self._values[key]
@@ -71,7 +85,7 @@ class Summary(MutableMapping[str, Any]):
                 (retry: verify).
         """
         for key, value in (values or {}).items():
-            self[key.strip()] = value
+            self[key] = value
         changes, removed = self.changes()
         if changes or removed:
             self.take(self._write(changes, removed, include_running))

@@ -7,20 +7,18 @@ from collections.abc import Iterator
 from datetime import datetime
 from functools import cached_property
 from typing import Any
-from urllib.parse import quote
 
 import yaml
 
 from wb_ops.client.history import HistoryReader
+from wb_ops.client.items import ProjectItem
 from wb_ops.client.operations import SWEEP, SWEEPS
 from wb_ops.client.paging import iter_pages
 from wb_ops.client.responses import missing
 from wb_ops.client.run import Run
 from wb_ops.client.runs import Runs
-from wb_ops.client.source import Node, RunSource
+from wb_ops.client.source import RunSource
 from wb_ops.errors import MalformedResponse
-from wb_ops.settings import project_url
-from wb_ops.tables.runs import parse_server_time
 
 _RUN_COLUMNS = frozenset(
     {"created_at", "createdAt", "heartbeat_at", "heartbeatAt", "updatedAt", "name", "sweep"}
@@ -28,53 +26,18 @@ _RUN_COLUMNS = frozenset(
 _PREFIXES = frozenset({"config", "summary_metrics", "tags"})
 
 
-class Sweep:
-    """One sweep, as it was when it was read. Its `id` is the one in its URL."""
+class Sweep(ProjectItem):
+    """One sweep, as it was when it was read. Runs name its `id` in `sweep_name`.
 
-    def __init__(self, source: RunSource, reader: HistoryReader, node: Node) -> None:
-        self._source = source
-        self._reader = reader
-        self._node = node
+    `state` is PENDING, RUNNING, PAUSED, CANCELED, FINISHED, or newer.
+    """
 
-    def __repr__(self) -> str:
-        return f"<Sweep {'/'.join(self.path)} ({self.state})>"
-
-    @property
-    def id(self) -> str:
-        """The sweep id, unique in its project; runs name it in `sweep_name`."""
-        return str(self._node["name"])
-
-    @property
-    def entity(self) -> str:
-        """The team or user that owns the project."""
-        return self._source.entity
-
-    @property
-    def project(self) -> str:
-        """The project's name."""
-        return self._source.project
-
-    @property
-    def path(self) -> list[str]:
-        """[entity, project, sweep id]."""
-        return [self.entity, self.project, self.id]
-
-    @property
-    def url(self) -> str:
-        """The sweep's page on the server that it was read from."""
-        base_url = self._source.transport.settings.base_url
-        page = project_url(base_url, self.entity, self.project)
-        return f"{page}/sweeps/{quote(self.id, safe='')}"
+    _pages = "sweeps"
 
     @property
     def name(self) -> str:
         """The name given in the app, else that of the configuration, else the id."""
         return str(self._node.get("displayName") or self.config.get("name") or self.id)
-
-    @property
-    def state(self) -> str:
-        """PENDING, RUNNING, PAUSED, CANCELED, FINISHED, or newer."""
-        return str(self._node.get("state") or "unknown")
 
     @property
     def method(self) -> str | None:
@@ -102,14 +65,9 @@ class Sweep:
         return self._node.get("runCountExpected")
 
     @property
-    def created_at(self) -> datetime | None:
-        """When the sweep was made, UTC."""
-        return _time(self._node.get("createdAt"))
-
-    @property
     def updated_at(self) -> datetime | None:
         """When the sweep last changed, UTC."""
-        return _time(self._node.get("updatedAt"))
+        return self._time("updatedAt")
 
     @cached_property
     def config(self) -> dict[str, Any]:
@@ -197,7 +155,3 @@ def _has_number(run: Run, key: str) -> bool:
     for part in [key] if key in run.summary else key.split("."):
         value = value.get(part) if hasattr(value, "get") else None
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _time(text: str | None) -> datetime | None:
-    return parse_server_time(text) if text else None

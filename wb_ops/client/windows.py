@@ -7,13 +7,15 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
-from itertools import pairwise, starmap
+from itertools import compress, pairwise, starmap
+
+import pyarrow as pa
 
 from wb_ops.client.operations import HISTORY_PAGE
 from wb_ops.client.paging import is_too_much, prefers_smaller
 from wb_ops.client.source import RunSource
 from wb_ops.errors import CommError, MalformedResponse
-from wb_ops.tables.plain_rows import read_steps
+from wb_ops.tables.plain_rows import read_plain, read_steps
 from wb_ops.tables.values import parse_lines, row_step
 
 # A window is asked for with more samples than it should hold; an answer that is full may have
@@ -41,11 +43,14 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class WindowRows:
-    """The rows (JSON texts) of a window in the server's order, and their steps."""
+    """The rows (JSON texts) of a window in the server's order, and their steps.
 
-    window: Window
+    `table` is what `read_plain` makes of the rows, None where they are not plain.
+    """
+
     rows: list[str]
     steps: list[int]
+    table: pa.Table | None
 
 
 def read_windows(
@@ -123,17 +128,25 @@ def _fetch(source: RunSource, run_id: str, window: Window) -> WindowRows | None:
 
 def _inside(window: Window, rows: list[str]) -> WindowRows:
     try:
-        steps = read_steps(rows) or [_step(row) for row in parse_lines(rows)]
+        # Arrow reads the rows here, where several threads do so at once, and not again.
+        table = read_plain(rows)
+        steps = _plain_steps(table) or read_steps(rows) or [_step(row) for row in parse_lines(rows)]
     except ValueError as exc:
         raise MalformedResponse("A history row is no JSON.", exc) from exc
     if not steps or (window.start <= min(steps) and max(steps) < window.stop):
-        return WindowRows(window, rows, steps)
-    kept = [
-        (row, step)
-        for row, step in zip(rows, steps, strict=True)
-        if window.start <= step < window.stop
-    ]
-    return WindowRows(window, [row for row, _ in kept], [step for _, step in kept])
+        return WindowRows(rows, steps, table)
+    is_inside = [window.start <= step < window.stop for step in steps]
+    return WindowRows([*compress(rows, is_inside)], [*compress(steps, is_inside)], None)
+
+
+def _plain_steps(table: pa.Table | None) -> list[int] | None:
+    if table is None or "_step" not in table.column_names:
+        return None
+    steps = table["_step"]
+    if steps.null_count or not pa.types.is_int64(steps.type):
+        return None
+    listed: list[int] = steps.to_numpy().tolist()
+    return listed
 
 
 def _step(row: object) -> int:

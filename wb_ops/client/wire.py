@@ -13,11 +13,10 @@ import requests
 from requests.adapters import HTTPAdapter
 
 from wb_ops.client.auth import Unsigned, WandbAuth
-from wb_ops.client.downloads import Sink
+from wb_ops.client.downloads import Sink, disk_errors
 from wb_ops.client.failures import BodyRefused, BodyTooLate
 from wb_ops.client.responses import Response
 from wb_ops.client.traffic import Traffic
-from wb_ops.errors import WarehouseRefused
 from wb_ops.settings import Settings, is_loopback
 
 CHUNK_BYTES = 1 << 18
@@ -34,18 +33,6 @@ NO_PROXY: Any = {"http": None, "https": None, "all": None}
 def _is_announced(answer: requests.Response) -> bool:
     headers = answer.headers
     return "Content-Length" in headers and "Content-Encoding" not in headers
-
-
-def _write(sink: Sink | BytesIO, chunk: bytes) -> None:
-    try:
-        sink.write(chunk)
-    except OSError as exc:
-        raise WarehouseRefused(
-            f"A download cannot be written to the disk ({exc.strerror}): make room, or set "
-            "TMPDIR to a folder with room.",
-            exc,
-            operation="download",
-        ) from exc
 
 
 class _Session(requests.Session):
@@ -122,7 +109,8 @@ class Wire:
                     "of the settings"
                 )
             self._check_pace(size, time.monotonic() - started, is_memory=is_memory)
-            _write(sink, chunk)
+            with disk_errors():
+                sink.write(chunk)
         return size
 
     def _check_pace(self, size: int, seconds: float, *, is_memory: bool) -> None:

@@ -79,7 +79,7 @@ class Lines:
         self, run_pk: int, min_step: int | None = None, max_step: int | None = None
     ) -> list[str]:
         """History lines with ``min_step <= _step < max_step`` in the order of their steps."""
-        return self._database.read_values(
+        return self._database.read_texts(
             "select text from history where run_pk = ? and step >= ? and step < ? "
             "order by step, line",
             (run_pk, *_bounds(min_step, max_step)),
@@ -87,7 +87,7 @@ class Lines:
 
     def read_history_after(self, run_pk: int, rows: int) -> list[str]:
         """The history lines that follow the first ``rows`` in the order of their steps."""
-        return self._database.read_values(
+        return self._database.read_texts(
             "select text from history where run_pk = ? order by step, line limit -1 offset ?",
             (run_pk, rows),
         )

@@ -9,8 +9,9 @@ import secrets
 import sqlite3
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from wb_ops.devserver.filters import COLUMNS, FilterRefusedError, compile_filter
 from wb_ops.devserver.jsontext import Json, parse_object
@@ -20,6 +21,7 @@ from wb_ops.devserver.wire_time import seconds_between
 
 MAX_PAGE = 1000
 _REMEMBERED = 64
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,23 @@ class Listing:
         runs = [run for run in map(_RunFields, rows) if matches(run)]
         runs.sort(key=sort_key(path), reverse=descending)
         return [run.pk for run in runs]
+
+
+def connection(
+    rows: Sequence[Row],
+    to_node: Callable[[Row], dict[str, object]],
+    first: int | None,
+    after: str | None,
+) -> dict[str, object]:
+    """One page of ``rows`` as a Relay connection; ``first`` is 50 by default."""
+    start = 0 if after is None else decode_cursor(after)
+    stop = start + (50 if first is None else first)
+    edges = [
+        {"node": to_node(row), "cursor": encode_cursor(start + index)}
+        for index, row in enumerate(rows[start:stop], 1)
+    ]
+    end = edges[-1]["cursor"] if edges else None
+    return {"edges": edges, "pageInfo": {"endCursor": end, "hasNextPage": stop < len(rows)}}
 
 
 def _parse_filters(filters: str) -> Json:

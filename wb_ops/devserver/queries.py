@@ -8,7 +8,7 @@ from typing import cast
 from graphql import GraphQLResolveInfo
 
 from wb_ops.devserver.backend import FEATURES, RequestContext
-from wb_ops.devserver.listing import Page, decode_cursor, encode_cursor, fresh_cursor
+from wb_ops.devserver.listing import Page, connection, fresh_cursor
 from wb_ops.devserver.nodes import Node, project_node, run_node, viewer_node
 
 DEFAULT_PROJECT = "uncategorized"
@@ -66,14 +66,7 @@ def models(
     """An entity's projects in pages."""
     context = context_of(info)
     rows = context.backend.store.list_projects(entityName or context.signed_in.default_entity)
-    start = 0 if after is None else decode_cursor(after)
-    stop = start + (50 if first is None else first)
-    edges = [
-        {"node": project_node(row), "cursor": encode_cursor(start + index)}
-        for index, row in enumerate(rows[start:stop], 1)
-    ]
-    end = edges[-1]["cursor"] if edges else None
-    return {"edges": edges, "pageInfo": {"endCursor": end, "hasNextPage": stop < len(rows)}}
+    return connection(rows, project_node, first, after)
 
 
 def run_count(source: Node, info: GraphQLResolveInfo, filters: str | None = None) -> int:
@@ -94,10 +87,10 @@ def runs(
     page = context.backend.listing.page(row_of(source), filters, order, first, after)
     if "empty_page" in context.quirks:
         return _connection(context, Page([], [], fresh_cursor(after), True, page.total))
-    connection = _connection(context, page)
+    found = _connection(context, page)
     if "same_cursor" in context.quirks and after is not None:
-        _repeat_cursor(connection, after)
-    return connection
+        _repeat_cursor(found, after)
+    return found
 
 
 def _connection(context: RequestContext, page: Page) -> Node:
@@ -113,9 +106,9 @@ def _connection(context: RequestContext, page: Page) -> Node:
     }
 
 
-def _repeat_cursor(connection: Node, cursor: str) -> None:
-    connection["pageInfo"] = {"endCursor": cursor, "hasNextPage": True}
-    edges = cast(list[Node], connection["edges"])
+def _repeat_cursor(found: Node, cursor: str) -> None:
+    found["pageInfo"] = {"endCursor": cursor, "hasNextPage": True}
+    edges = cast(list[Node], found["edges"])
     for edge in edges[-1:]:
         edge["cursor"] = cursor
 

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Callable
 from urllib.parse import parse_qs
 
+import orjson
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
@@ -57,9 +58,15 @@ def _graphql(backend: Backend, request: Request) -> Response:
         raise StatusError(400, "the body is no GraphQL request")
     context = RequestContext(backend, account, parsed.quirks)
     status, body = execute_document(context, parsed.document, parsed.variables, parsed.operation)
-    # Strict JSON: a bare NaN outside the JSONString values would be a bug of this server.
-    text = json.dumps(body, allow_nan=False, separators=(",", ":"))
-    return Response(text, status, media_type="application/json")
+    return Response(_strict_json(body), status, media_type="application/json")
+
+
+def _strict_json(body: dict[str, object]) -> bytes:
+    """Outside the JSONString values W&B's answers are strict JSON."""
+    try:
+        return orjson.dumps(body)
+    except TypeError:  # an integer beyond 64 bits
+        return json.dumps(body, allow_nan=False).encode()
 
 
 def _token(backend: Backend, request: Request) -> Response:

@@ -16,7 +16,7 @@ from wb_ops.devserver.jsontext import (
     parse_object,
     strict,
 )
-from wb_ops.devserver.listing import decode_cursor, encode_cursor
+from wb_ops.devserver.listing import connection, decode_cursor, encode_cursor
 from wb_ops.devserver.nodes import Node, file_node, project_node
 from wb_ops.devserver.queries import context_of, row_of
 from wb_ops.devserver.sampling import sample_evenly
@@ -202,17 +202,9 @@ def files(
     if pattern:
         matches = _like(pattern)
         chosen = [name for name in chosen if matches.fullmatch(name)]
-    start = 0 if after is None else decode_cursor(after)
-    stop = start + (50 if first is None else first)
-    edges = [
-        {
-            "node": file_node(context, run, name, stored.get(name)),
-            "cursor": encode_cursor(start + index),
-        }
-        for index, name in enumerate(chosen[start:stop], 1)
-    ]
-    end = edges[-1]["cursor"] if edges else None
-    return {"edges": edges, "pageInfo": {"endCursor": end, "hasNextPage": stop < len(chosen)}}
+    return connection(
+        chosen, lambda name: file_node(context, run, name, stored.get(name)), first, after
+    )
 
 
 def _like(pattern: str) -> re.Pattern[str]:

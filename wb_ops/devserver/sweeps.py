@@ -14,7 +14,7 @@ from graphql import GraphQLResolveInfo
 
 from wb_ops.devserver.backend import Backend
 from wb_ops.devserver.jsontext import Json, JsonSource
-from wb_ops.devserver.listing import decode_cursor, encode_cursor
+from wb_ops.devserver.listing import connection
 from wb_ops.devserver.nodes import Node
 from wb_ops.devserver.queries import context_of, row_of
 from wb_ops.devserver.wire_time import now_text, to_wire_time
@@ -66,15 +66,7 @@ def sweeps(
     source: Node, info: GraphQLResolveInfo, after: str | None = None, first: int | None = None
 ) -> Node:
     """The project's sweeps in pages, in the order they were made."""
-    rows = _rows(source, info)
-    start = 0 if after is None else decode_cursor(after)
-    stop = start + (50 if first is None else first)
-    edges = [
-        {"node": _sweep_node(row, info), "cursor": encode_cursor(start + index)}
-        for index, row in enumerate(rows[start:stop], 1)
-    ]
-    end = edges[-1]["cursor"] if edges else None
-    return {"edges": edges, "pageInfo": {"endCursor": end, "hasNextPage": stop < len(rows)}}
+    return connection(_rows(source, info), lambda row: _sweep_node(row, info), first, after)
 
 
 def sweep(source: Node, info: GraphQLResolveInfo, sweepName: str) -> Node | None:

@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
 from wb_ops.client.sources import HistorySources
 from wb_ops.errors import RequestTimeout, ServerUnavailable
 from wb_ops.export.decide import PlannedRun
 from wb_ops.export.staging import StagedRun, Stager
-from wb_ops.tables.values import parse_json
+from wb_ops.tables.runs import read_history_keys
 
 MAX_FAILURES_IN_A_ROW = 10
 
@@ -23,12 +22,7 @@ def by_key_set(runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 
 def _key_set(history_keys: object) -> tuple[str, ...]:
-    if isinstance(history_keys, str):
-        try:
-            history_keys = parse_json(history_keys)
-        except ValueError:
-            return ()
-    keys: Any = history_keys.get("keys") if isinstance(history_keys, Mapping) else None
+    keys = (read_history_keys(history_keys) or {}).get("keys")
     return tuple(sorted(map(str, keys))) if isinstance(keys, Mapping | list) else ()
 
 

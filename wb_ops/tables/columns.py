@@ -140,7 +140,7 @@ def inexact_mask(column: Column) -> pa.ChunkedArray:
     if column.is_json:
         inexact = [value is not None and not _is_exact(value) for value in column.values()]
         return chunked(inexact, pa.bool_())
-    if pa.types.is_floating(column.data.type) or _fits_doubles(column.data):
+    if pa.types.is_floating(column.data.type) or fits_doubles(column.data):
         return pa.chunked_array([pa.repeat(False, len(column.data))])
     if pa.types.is_integer(column.data.type):
         beyond = pc.or_(
@@ -150,7 +150,8 @@ def inexact_mask(column: Column) -> pa.ChunkedArray:
     return column.data.is_valid()
 
 
-def _fits_doubles(data: pa.ChunkedArray) -> bool:
+def fits_doubles(data: pa.ChunkedArray) -> bool:
+    """Tell whether a column is of integers that doubles hold exactly."""
     if not pa.types.is_integer(data.type):
         return False
     bounds = pc.min_max(data).as_py()

@@ -8,7 +8,7 @@ from itertools import chain
 
 import pyarrow as pa
 
-from wb_ops.tables.columns import Column, chunked, json_text
+from wb_ops.tables.columns import Column, chunked, fits_doubles, json_text
 from wb_ops.tables.plain_rows import read_plain
 from wb_ops.tables.values import FLOAT_NAMES, escape_text, parse_json, parse_lines
 
@@ -71,6 +71,29 @@ def live_table(rows: Sequence[str | Mapping[str, object]]) -> pa.Table:
     }
     schema = pa.schema([column.field(name) for name, column in typed.items()], LIVE_MARK)
     return pa.table([column.data for column in typed.values()], schema=schema)
+
+
+def live_parts(plain: Sequence[pa.Table]) -> list[pa.Table] | None:
+    """Mark tables that `read_plain` made of parts of a run's rows, to be merged as they are.
+
+    None where the rows must be read together by `live_table`, because the form of a key depends
+    on all its values: a text "NaN" beside numbers is a number, and integers beyond 2^53 beside
+    floats keep their digits.
+    """
+    forms: dict[str, list[pa.ChunkedArray]] = {}
+    for table in plain:
+        for name in table.column_names:
+            forms.setdefault(name, []).append(table[name])
+    if not all(map(_are_alike, forms.values())):
+        return None
+    return [table.replace_schema_metadata(LIVE_MARK) for table in plain]
+
+
+def _are_alike(columns: Sequence[pa.ChunkedArray]) -> bool:
+    types = {column.type for column in columns}
+    if types == {pa.int64(), pa.float64()}:
+        return all(fits_doubles(one) for one in columns if pa.types.is_integer(one.type))
+    return len(types) == 1
 
 
 def _members(rows: Sequence[str | Mapping[str, object]]) -> list[Mapping[str, object]]:

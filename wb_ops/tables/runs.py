@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -127,8 +127,8 @@ def _run_row(node: Mapping[str, object], entity: str, project: str) -> RunRow:
         notes=texts["notes"],
         commit=texts["commit"],
         username=texts["username"],
-        created_at=_time(node, "createdAt"),
-        heartbeat_at=_time(node, "heartbeatAt"),
+        created_at=server_time(node, "createdAt"),
+        heartbeat_at=server_time(node, "heartbeatAt"),
         runtime_s=_runtime_s(summary),
         history_rows=_integer(node.get("historyLineCount")),
         last_step=last_step(node.get("historyKeys")),
@@ -184,33 +184,22 @@ def parse_server_time(text: str) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
-def content_hash(
-    *,
-    display_name: str | None,
-    state: str | None,
-    group: str | None,
-    job_type: str | None,
-    sweep: str | None,
-    tags: Sequence[str],
-    notes: str | None,
-    commit: str | None,
-    username: str | None,
-    config: Mapping[str, object],
-    summary: Mapping[str, object],
-) -> str:
-    """Hash what people can see of a run, so that two hashes are equal when nothing changed.
+def server_time(node: Mapping[str, object], field: str) -> datetime | None:
+    """Read a field of a GraphQL object that is a time, as `parse_server_time`; None without it.
 
-    Types count: `1`, `1.0`, `"1"` and `true` differ, NaN equals NaN and not the string "NaN".
-    The order of keys and tags does not count. Heartbeat and row counters are not part of it.
-
-    Returns:
-        SHA-256 as hex digits.
+    Raises:
+        ValueError: the field is no text, or no time.
     """
-    people = [display_name, state, group, job_type, sweep, sorted(tags), notes, commit, username]
-    return _hashed([*people, config, summary], is_plain=False)
+    text = _text(node, field)
+    return parse_server_time(text) if text else None
 
 
 def _hashed(content: list[object], *, is_plain: bool) -> str:
+    """Hash what people can see of a run, so that two hashes are equal when nothing changed.
+
+    Types count: `1`, `1.0`, `"1"` and `true` differ, NaN equals NaN and not the string "NaN".
+    The order of keys does not count.
+    """
     try:
         if not is_plain:
             json.dumps(content, allow_nan=False)  # orjson would write null for a special float
@@ -268,11 +257,6 @@ def _username(node: Mapping[str, object]) -> str | None:
     return _text(user, "username") if isinstance(user, Mapping) else None
 
 
-def _time(node: Mapping[str, object], field: str) -> datetime | None:
-    text = _text(node, field)
-    return parse_server_time(text) if text else None
-
-
 def _integer(value: object) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -285,16 +269,21 @@ def _runtime_s(summary: Mapping[str, object]) -> float | None:
     return number_or_none(internal.get("runtime")) if isinstance(internal, dict) else None
 
 
-def last_step(history_keys: object) -> int | None:
-    """Read `historyKeys.lastStep`, None where the server does not say.
+def read_history_keys(history_keys: object) -> dict[str, object] | None:
+    """Read `historyKeys`, None where the server does not say.
 
-    Source: the server sends an object, its text, or null; -1 stands for no history.
+    Source: the server sends an object, its text, or null.
     """
     if isinstance(history_keys, str):
         try:
             history_keys = parse_json(history_keys)
         except ValueError:
             return None
-    step = history_keys.get("lastStep") if isinstance(history_keys, Mapping) else None
+    return history_keys if isinstance(history_keys, dict) else None
+
+
+def last_step(history_keys: object) -> int | None:
+    """Read `historyKeys.lastStep`, None where the server does not say; -1 is no history."""
+    step = (read_history_keys(history_keys) or {}).get("lastStep")
     whole = _integer(int(step) if isinstance(step, float) and step.is_integer() else step)
     return whole if whole is not None and whole >= 0 else None

@@ -61,7 +61,7 @@ def parse_document(text: str | bytes) -> tuple[object, bool]:
     """Parse JSON as `parse_json`; also tell whether it is known to hold plain values only.
 
     Plain are values without special floats, integers beyond 64 bits and lone surrogates: what
-    `encode_document` and `tables.runs.content_hash` need no second look at.
+    `encode_document` and the content hash of a run need no second look at.
     """
     try:
         data = text.encode() if isinstance(text, str) else text
