@@ -40,7 +40,7 @@ soak: $(READY) ## the long proofs: kills, crowds, convergence, faults (WB_OPS_KI
 	WB_OPS_SCHEDULES=$${WB_OPS_SCHEDULES:-1000} $(BIN)/python -m pytest tests/client/test_simulation.py -s
 
 bench: $(READY) ## measure the client, exports and backfills against their limits and the SDK
-	for what in listing history windows memory import; do $(BIN)/python benchmarks/client_$$what.py; done
+	for what in listing history windows memory import sdk; do $(BIN)/python benchmarks/client_$$what.py; done
 	$(BIN)/python benchmarks/airflow_parse.py
 	$(BIN)/python benchmarks/backfill.py
 	$(BIN)/python benchmarks/dagster_load.py

@@ -9,7 +9,7 @@ from typing import Any
 
 from wb_ops.client.operations import RUN_NAMES, RUNS, Operation
 from wb_ops.client.paging import Connection, prefers_smaller
-from wb_ops.client.transport import GivesUp
+from wb_ops.client.retries import GivesUp
 from wb_ops.errors import CommError
 
 # So many broken runs with none between them that can be read: it is the server, not a run.

@@ -103,9 +103,9 @@ def file_pieces(content: IO[bytes] | pa.NativeFile, path: str, number: int = 0) 
         places = {file.schema.column(index).path: index for index in columns}
         groups = range(file.metadata.num_row_groups)
         pieces = [piece for group in groups if (piece := _row_group(file, group, places))]
-    except (pa.ArrowException, OSError, KeyError) as exc:
+    except (pa.ArrowException, OSError, KeyError, ValueError, OverflowError) as exc:
         raise MalformedResponse(
-            f"An export of the history of {path} is not a whole parquet file with _step.", exc
+            f"An export of the history of {path} is not a whole parquet file with steps.", exc
         ) from exc
     first_step = min((piece.first_step for piece in pieces), default=0)
     return [replace(piece, rank=(first_step, number)) for piece in pieces]

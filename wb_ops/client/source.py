@@ -14,7 +14,8 @@ from wb_ops.client.listing import Listing, OnBroken
 from wb_ops.client.operations import RUN, Operation
 from wb_ops.client.paging import MAX_PAGE_SIZE, iter_pages
 from wb_ops.client.responses import missing
-from wb_ops.client.transport import GivesUp, Transport
+from wb_ops.client.retries import GivesUp
+from wb_ops.client.transport import Transport
 from wb_ops.errors import CommError, InvalidRequest
 
 log = logging.getLogger("wb_ops")

@@ -1,29 +1,14 @@
-"""The only door to the network and the only retry loop.
-
-A request is tried again in process while its advice is BACKOFF (full jitter) or AFTER (exactly
-the server's wait), within `max_attempts` and `max_total_s`. A wait longer than `max_wait_s` is
-raised at once: the orchestrator waits better than a worker does.
-"""
+"""The only door to the network: whose turn it is, what is followed, and what an answer means."""
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
 from itertools import chain, repeat
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import urljoin, urlsplit
-
-from tenacity import (
-    RetryCallState,
-    Retrying,
-    stop_after_attempt,
-    stop_before_delay,
-    wait_random_exponential,
-)
 
 from wb_ops.client.auth import WandbAuth
 from wb_ops.client.credentials import credential_of
@@ -32,29 +17,20 @@ from wb_ops.client.failures import hide_queries_in_logs, mapped
 from wb_ops.client.operations import Operation
 from wb_ops.client.pacing import RequestBudget, shared_budget
 from wb_ops.client.responses import Response, read_graphql, read_token, status_error
+from wb_ops.client.retries import GivesUp, Retries
 from wb_ops.client.traffic import Traffic
 from wb_ops.client.wire import Wire
 from wb_ops.errors import (
-    AdviceKind,
-    CommError,
     Facts,
     InvalidRequest,
     MalformedResponse,
     RateLimited,
-    RequestTimeout,
     ServerUnavailable,
 )
 from wb_ops.settings import Settings
 
 MAX_REDIRECTS = 5
-BACKOFF_S = 0.5
-MAX_BACKOFF_S = 20.0
 JWT_BEARER = "urn:ietf:params:oauth:grant-type:jwt-bearer"
-
-log = logging.getLogger("wb_ops")
-T = TypeVar("T")
-# Whether, after so many attempts, the caller has a better answer to an error than another try.
-GivesUp = Callable[[CommError, int], bool]
 
 
 class Transport:
@@ -79,7 +55,7 @@ class Transport:
         self._clock = clock
         self._storage_budgets: dict[str, RequestBudget] = {}
         self._budgets_lock = threading.Lock()
-        self._ends_at = float("inf")
+        self._retries = Retries(settings, self.traffic, self._mask, sleep, clock)
         hide_queries_in_logs()
 
     def __repr__(self) -> str:
@@ -90,7 +66,7 @@ class Transport:
 
         For callers that are ended from outside after some time, however many requests they need.
         """
-        self._ends_at = self._clock() + seconds
+        self._retries.end_after(seconds)
 
     def execute(
         self, operation: Operation, path: str | None = None, gives_up: GivesUp | None = None
@@ -103,7 +79,7 @@ class Transport:
             CommError: by the table in `errors`; a write whose answer is lost is OutcomeUnknown.
         """
         self._prepare()
-        return self._retry(lambda: self._execute_once(operation, path), gives_up)
+        return self._retries.run(lambda: self._execute_once(operation, path), gives_up)
 
     def execute_fresh(
         self, operation: Operation, renew: Callable[[], Operation], path: str | None = None
@@ -119,7 +95,7 @@ class Transport:
             return self._execute_once(next(operations)(), path, may_wait=False)
 
         self._prepare()
-        return self._retry(attempt, lambda error, _: error.operation != operation.name)
+        return self._retries.run(attempt, lambda error, _: error.operation != operation.name)
 
     def _execute_once(
         self, operation: Operation, path: str | None, *, may_wait: bool = True
@@ -189,7 +165,7 @@ class Transport:
             return True
 
         self._prepare()
-        return self._retry(attempt)
+        return self._retries.run(attempt)
 
     def _prepare(self) -> None:
         """Have a credential that outlasts all attempts of one request."""
@@ -203,53 +179,7 @@ class Transport:
         def attempt() -> dict[str, Any]:
             return read_token(self._send("POST", "/oidc/token", facts, form=form), facts)
 
-        return self._retry(attempt)
-
-    def _retry(self, attempt: Callable[[], T], gives_up: GivesUp | None = None) -> T:
-        settings = self.settings
-        left_s = self._ends_at - self._clock()
-        if left_s <= 0:
-            raise RequestTimeout("The time that all requests together may take is over.")
-        retrying = Retrying(
-            stop=stop_after_attempt(settings.max_attempts)
-            | stop_before_delay(min(settings.max_total_s, left_s)),
-            wait=_wait_s,
-            retry=partial(self._is_worth_waiting, gives_up),
-            before_sleep=self._note_retry,
-            sleep=self._sleep,
-            reraise=True,
-        )
-        try:
-            return retrying(attempt)
-        except CommError as error:
-            error.attempts = int(retrying.statistics.get("attempt_number", 1))
-            error.args = (self._mask(error.message),)
-            error.message = error.args[0]
-            raise
-
-    def _is_worth_waiting(self, gives_up: GivesUp | None, state: RetryCallState) -> bool:
-        error = state.outcome.exception() if state.outcome else None
-        if not isinstance(error, CommError):
-            return False
-        if gives_up is not None and gives_up(error, state.attempt_number):
-            return False
-        advice = error.advice
-        if advice.kind is AdviceKind.AFTER:
-            return (advice.seconds or 0) <= self.settings.max_wait_s
-        return advice.kind is AdviceKind.BACKOFF
-
-    def _note_retry(self, state: RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        wait_s = state.next_action.sleep if state.next_action else 0.0
-        is_asked = isinstance(error, CommError) and error.advice.kind is AdviceKind.AFTER
-        self.traffic.add(retries=1, waited_s=wait_s if is_asked else 0.0)
-        log.warning(
-            "%s; trying again in %.1f s (attempt %d of %d)",
-            self._mask(str(error)),
-            wait_s,
-            state.attempt_number,
-            self.settings.max_attempts,
-        )
+        return self._retries.run(attempt)
 
     def _send(
         self,
@@ -345,13 +275,3 @@ def _check_download(response: Response, facts: Facts) -> None:
         # W&B redirected to a signature that the storage refuses; the next one may be good.
         raise ServerUnavailable(f"{facts.get('path')}: the storage refuses W&B's address.", **facts)
     raise status_error(response, facts)
-
-
-_backoff = wait_random_exponential(multiplier=BACKOFF_S, max=MAX_BACKOFF_S)
-
-
-def _wait_s(state: RetryCallState) -> float:
-    error = state.outcome.exception() if state.outcome else None
-    if isinstance(error, CommError) and error.advice.seconds is not None:
-        return error.advice.seconds
-    return _backoff(state)
