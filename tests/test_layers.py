@@ -82,6 +82,8 @@ def test_importing_the_package_loads_nothing_heavy():
     assert out.stdout.strip() == "[]"
 
 
-def test_the_transport_has_the_only_retry_loop():
+def test_there_is_one_retry_loop_and_the_transport_has_it():
     users = [path for path in MODULES if any("tenacity" in name for name in imported(path))]
+    assert [path.name for path in users] == ["retries.py"]
+    users = [path for path in MODULES if any(".retries.Retries" in one for one in imported(path))]
     assert [path.name for path in users] == ["transport.py"]

@@ -144,6 +144,8 @@ from concurrent.futures import ThreadPoolExecutor
 api = wandb.Api()
 def first(found):
     return found and found.id
+def is_tenth(run_id):
+    return run_id[3] == "0"
 def sweep_of(sweep):
     return sweep and [sweep.id, sweep.name, sweep.entity, sweep.project, sweep.path, sweep.url,
                       sweep.state, sweep.config, sweep.order, sweep.method, sweep.description,
@@ -161,12 +163,12 @@ def read(run):
         "summary": run.summary._json_dict, "summary_metrics": run.summary_metrics,
         "system_metrics": run.system_metrics, "sweep": sweep_of(run.sweep),
         "metadata": run.metadata,
-        "files": [[f.name, f.size, f.mimetype, f.md5, f.id] for f in run.files(per_page=2)],
+        "files": [[f.name, f.size, f.mimetype, f.md5, f.id] for f in run.files()],
         "json": [f.name for f in run.files(pattern="%.json")],
         "history": run.history(samples=9, pandas=False),
         "keyed": run.history(samples=9, keys=["lr", "a.b"], pandas=False),
         "system": run.history(stream="system", pandas=False),
-        "frame": list(run.history(samples=9).columns),
+        "frame": list(run.history(samples=9).columns) if is_tenth(run.id) else None,
         "scan": list(run.scan_history(**steps)),
     }
 runs = api.runs("ann/messy", order="+created_at", per_page=70)
@@ -236,6 +238,11 @@ def plain(run: Run) -> list[Any]:
     ]  # fmt: skip
 
 
+def is_tenth(run_id: str) -> bool:
+    """The same request as that of "history", in another form."""
+    return run_id[3] == "0"
+
+
 def naive(moment: datetime | None) -> str:
     assert moment is not None
     assert moment.utcoffset() is not None
@@ -260,7 +267,7 @@ ASPECTS: dict[str, Callable[[Run], Any]] = {
     "history": lambda run: run.history(samples=9, pandas=False),
     "keyed": lambda run: run.history(samples=9, keys=["lr", "a.b"], pandas=False),
     "system": lambda run: run.history(stream="system", pandas=False),
-    "frame": lambda run: list(run.history(samples=9).columns),
+    "frame": lambda run: list(run.history(samples=9).columns) if is_tenth(run.id) else None,
     "scan": lambda run: list(run.scan_history()),
 }  # fmt: skip
 

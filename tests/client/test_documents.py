@@ -48,12 +48,13 @@ def test_what_is_no_object_is_refused(text: str):
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
-    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
-    max_leaves=8,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
 )
+documents = st.dictionaries(st.text(), values, max_size=5)
 
 
-@given(st.dictionaries(st.text(), values), st.dictionaries(st.text(), values))
+@given(documents, documents)
 def test_a_splice_is_a_merge(held: dict, ours: dict):
     spliced = splice(json.dumps(held), {name: dump_value(value) for name, value in ours.items()})
     assert same_json(spliced, json.dumps({**held, **ours}))

@@ -16,9 +16,9 @@ from wb_ops.tables.live import live_parts, live_table
 from wb_ops.tables.plain_rows import read_plain
 
 # Above this size the rows go to an unlinked file.
-MAX_HELD_BYTES = 8 * 1024**2
+MAX_HELD_BYTES = 16 * 1024**2
 # Up to this size of the rows the tables that were made of them are kept too.
-MAX_PARSED_BYTES = 64 * 1024**2
+MAX_PARSED_BYTES = 32 * 1024**2
 
 
 @dataclass(slots=True)

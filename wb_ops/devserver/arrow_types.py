@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import pyarrow as pa
 
@@ -13,6 +13,7 @@ _EXACT_IN_DOUBLE = 2**53
 # While types are being merged, int32 stands for "integers that a double holds exactly".
 _SMALL_INT = pa.int32()
 _BIG_INT = pa.int64()
+_ONE_TYPE: dict[type, pa.DataType] = {float: pa.float64(), str: pa.string(), bool: pa.bool_()}
 
 
 class TypeConflictError(Exception):
@@ -30,18 +31,7 @@ def common_type(values: Sequence[Json]) -> pa.DataType:
         TypeConflictError: there is none.
         UnrepresentableError: one value alone has none.
     """
-    kinds = set(map(type, values)) - {type(None)}
-    if kinds == {float}:
-        return pa.float64()
-    if kinds == {str}:
-        return pa.string()
-    if kinds == {bool}:
-        return pa.bool_()
-    if kinds == {int}:
-        numbers = [value for value in values if isinstance(value, int)]
-        if min(numbers) >= -_INT64 and max(numbers) < _INT64:
-            return pa.int64()
-    return _finished(_merge_all(map(_type_of, values)))
+    return _finished(_type_of_all(values))
 
 
 def count_compatible(values: Sequence[Json]) -> int:
@@ -81,15 +71,23 @@ def _int_type(value: int) -> pa.DataType:
 
 def _list_type(values: list[Json]) -> pa.DataType:
     try:
-        return pa.list_(_merge_all(map(_type_of, values)))
+        return pa.list_(_type_of_all(values))
     except TypeConflictError as error:
         raise UnrepresentableError("a list of mixed values") from error
 
 
-def _merge_all(types: Iterable[pa.DataType]) -> pa.DataType:
+def _type_of_all(values: Sequence[Json]) -> pa.DataType:
+    """The types of all values, merged; values of few kinds are not looked at one by one."""
+    kinds = set(map(type, values)) - {type(None)}
+    if len(kinds) == 1 and (kind := next(iter(kinds))) in _ONE_TYPE:
+        return _ONE_TYPE[kind]
+    if int in kinds and kinds <= {int, float}:
+        numbers = [value for value in values if type(value) is int]
+        merged = _merge(_int_type(min(numbers)), _int_type(max(numbers)))
+        return _merge(merged, pa.float64()) if float in kinds else merged
     merged = pa.null()
-    for item in types:
-        merged = _merge(merged, item)
+    for value in values:
+        merged = _merge(merged, _type_of(value))
     return merged
 
 
