@@ -49,6 +49,14 @@ class TestRanges:
         assert table.to_pylist() == (wanted if keys != ["gone"] else [])
         assert received < ROWS * WIDTH * 8 / 3
 
+    @pytest.mark.usefixtures("wide")
+    def test_a_whole_answer_to_a_later_range_is_not_taken(self, api: Api, server: DevServer):
+        """The file has changed under its address, or a proxy knows no ranges at times."""
+        whole = Responder(status=200, body="x")
+        server.faults.add(Fault(Matcher(origin="storage", nth=2), whole))
+        with pytest.raises(MalformedResponse, match="changes meanwhile"):
+            api.run("ann/trials/r1").history_table(keys=["m3"])
+
     def test_most_columns_come_as_one(
         self, api: Api, server: DevServer, wide: list[dict[str, object]]
     ):

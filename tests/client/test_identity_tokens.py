@@ -14,6 +14,7 @@ import pytest
 
 from wb_ops import Api, AuthenticationFailed, OutcomeUnknown, ServerUnavailable
 from wb_ops.devserver import ApiKey, DevServer, Fault, Matcher, Responder
+from wb_ops.settings import Settings
 
 JWT = "eyJhbGciOiJub25lIn0.eyJzdWIiOiJjaSJ9.c2lnbmF0dXJl"
 EXCHANGE = Matcher(path="/oidc/token")
@@ -44,6 +45,16 @@ def keep(path: Path, url: str, token: str, expires_at: datetime, **others: Any) 
     path.parent.mkdir(exist_ok=True)
     entry = {"expires_at": f"{expires_at:%Y-%m-%d %H:%M:%S}", "access_token": token}
     path.write_text(json.dumps({"credentials": {url: entry, **others}}))
+
+
+def test_a_token_need_not_be_kept(server: DevServer, tmp_path: Path):
+    (tmp_path / "jwt").write_text(JWT)
+    settings = Settings("", server.url, identity_token_file=tmp_path / "jwt")
+    for _ in range(2):
+        with Api(settings=settings) as api:
+            assert api.run("ann/trials/r1").id == "r1"
+    assert exchanges(server) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["jwt"]
 
 
 def test_everything_is_signed_with_the_access_token(server: DevServer, kept: Path):
