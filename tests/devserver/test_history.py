@@ -78,6 +78,16 @@ def test_decoded_rows_name_special_floats(server: DevServer, client: Any) -> Non
     assert sampled(client, keys=["x", "y"]) == [{"x": "NaN", "y": "-Infinity"}]
 
 
+def test_large_integers_are_whole_in_texts_and_in_decoded_rows(
+    server: DevServer, client: Any
+) -> None:
+    server.seed_run("ann", "p", "r1", history=['{"_step": 0, "x": 1180591620717411303424, "y": 1}'])
+    spec = json.dumps(json.dumps({"keys": ["x", "y"]}))
+    run = client.run("ann/p/r1", f"history(samples: 9) sampledHistory(specs: [{spec}])")
+    assert json.loads(run["history"][0])["x"] == 2**70
+    assert run["sampledHistory"] == [[{"x": 2**70, "y": 1}]]
+
+
 def test_history_keys_count_types_and_know_the_last_step(server: DevServer, client: Any) -> None:
     rows = [{"_step": 3, "x": 1, "n": {"y": "s"}}, {"_step": 9, "x": "two"}]
     server.seed_run("ann", "p", "r1", history=rows)

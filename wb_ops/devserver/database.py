@@ -62,17 +62,21 @@ class Database:
         with self._lock:
             return self._connection.execute(sql, parameters).fetchall()
 
-    def read_texts(self, sql: str, parameters: Sequence[object] = ()) -> list[str]:
-        """The column ``text`` of a query.
+    def read_json(self, sql: str, parameters: Sequence[object] = ()) -> tuple[int, str]:
+        """How many rows a query has, and its column ``text`` as a JSON list.
 
         All of it is one value to Python: each row that is fetched would wait for other threads.
         """
         with self._lock:
             found = self._connection.execute(
-                f"select json_group_array(text) from ({sql})", parameters
+                f"select count(*), json_group_array(text) from ({sql})", parameters
             )
-            (document,) = found.fetchone()
-        texts: list[str] = orjson.loads(document)
+            count, document = found.fetchone()
+        return int(count), str(document)
+
+    def read_texts(self, sql: str, parameters: Sequence[object] = ()) -> list[str]:
+        """The column ``text`` of a query."""
+        texts: list[str] = orjson.loads(self.read_json(sql, parameters)[1])
         return texts
 
     def read_one(self, sql: str, parameters: Sequence[object] = ()) -> sqlite3.Row | None:

@@ -15,6 +15,13 @@ Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | Non
 JsonSource: TypeAlias = "str | Mapping[str, object]"
 
 
+class JsonText:
+    """A part of an answer that is a JSON text already."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+
 def to_text(value: object) -> str:
     """Keep a JSON text as it is; write anything else as one (NaN and Infinity bare)."""
     return value if isinstance(value, str) else json.dumps(value)

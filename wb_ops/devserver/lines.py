@@ -22,6 +22,7 @@ from wb_ops.devserver.store import Store
 # Most lines hold one "_step" before any nested object: those are read without a full parse.
 _STEP = re.compile(r'"_step"\s*:\s*(-?\d+)\s*[,}]')
 _READ_ROWS = 20_000
+_WINDOW = "select text from history where run_pk = ? and step >= ? and step < ? order by step, line"
 
 
 class Lines:
@@ -79,11 +80,13 @@ class Lines:
         self, run_pk: int, min_step: int | None = None, max_step: int | None = None
     ) -> list[str]:
         """History lines with ``min_step <= _step < max_step`` in the order of their steps."""
-        return self._database.read_texts(
-            "select text from history where run_pk = ? and step >= ? and step < ? "
-            "order by step, line",
-            (run_pk, *_bounds(min_step, max_step)),
-        )
+        return self._database.read_texts(_WINDOW, (run_pk, *_bounds(min_step, max_step)))
+
+    def read_history_json(
+        self, run_pk: int, min_step: int | None, max_step: int | None
+    ) -> tuple[int, str]:
+        """How many lines :meth:`read_history` gives, and all of them as a JSON list."""
+        return self._database.read_json(_WINDOW, (run_pk, *_bounds(min_step, max_step)))
 
     def read_history_after(self, run_pk: int, rows: int) -> list[str]:
         """The history lines that follow the first ``rows`` in the order of their steps."""

@@ -64,9 +64,10 @@ def _graphql(backend: Backend, request: Request) -> Response:
 def _strict_json(body: dict[str, object]) -> bytes:
     """Outside the JSONString values W&B's answers are strict JSON."""
     try:
-        return orjson.dumps(body)
+        return orjson.dumps(body, default=lambda part: orjson.Fragment(part.text))
     except TypeError:  # an integer beyond 64 bits
-        return json.dumps(body, allow_nan=False).encode()
+        text = json.dumps(body, allow_nan=False, default=lambda part: orjson.loads(part.text))
+        return text.encode()
 
 
 def _token(backend: Backend, request: Request) -> Response:

@@ -7,10 +7,12 @@ import re
 from collections.abc import Sequence
 from contextlib import suppress
 
+import orjson
 from graphql import GraphQLError, GraphQLResolveInfo
 
 from wb_ops.devserver.jsontext import (
     Json,
+    JsonText,
     KeyCollisionError,
     flatten,
     parse_object,
@@ -63,10 +65,13 @@ def history(
     minStep: int | None = None,
     maxStep: int | None = None,
     samples: int | None = None,
-) -> list[str]:
+) -> list[str] | JsonText:
     """The lines with ``minStep <= _step < maxStep``, thinned out beyond ``samples``."""
-    rows = context_of(info).backend.lines.read_history(row_of(source)["pk"], minStep, maxStep)
-    return sample_evenly(rows, DEFAULT_SAMPLES if samples is None else samples)
+    lines = context_of(info).backend.lines
+    count, texts = lines.read_history_json(row_of(source)["pk"], minStep, maxStep)
+    wanted = DEFAULT_SAMPLES if samples is None else samples
+    # A large page goes from SQLite into the answer as it is.
+    return JsonText(texts) if count <= wanted else sample_evenly(orjson.loads(texts), wanted)
 
 
 def sampled_history(
