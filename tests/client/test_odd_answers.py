@@ -26,12 +26,13 @@ from wb_ops import (
     ServerUnavailable,
 )
 from wb_ops.client import live_rows, windows
+from wb_ops.client.comparison import same_json
 from wb_ops.client.live_rows import LiveRows
 from wb_ops.client.pacing import asked_wait_s
 from wb_ops.client.parts import file_pieces
 from wb_ops.client.raw import RawHistory
 from wb_ops.client.selection import EVERYTHING
-from wb_ops.client.writing import Change, same_json, write_changes
+from wb_ops.client.writing import Change, write_changes
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.settings import Settings
 
