@@ -15,6 +15,7 @@ from wb_ops import (
     ExportRequest,
     InvalidRequest,
     OutcomeUnknown,
+    PermissionDenied,
     RateLimited,
     ServerUnavailable,
     Warehouse,
@@ -180,16 +181,38 @@ class TestFaults:
         assert len(backfill(BEST, api, warehouse).written) == events["unverified"]
 
     @pytest.mark.parametrize(
-        ("responder", "cls"),
-        [(Responder.rate_limited(30), RateLimited), (Responder.error(409), InvalidRequest)],
+        ("responder", "cls", "event"),
+        [
+            (Responder.rate_limited(30), RateLimited, "not_sent"),
+            (Responder.error(409), InvalidRequest, "failed"),
+        ],
     )
-    def test_a_refused_write_is_journaled_and_raised(
-        self, api: Api, warehouse: Warehouse, server: DevServer, responder: Responder, cls: type
-    ):
+    def test_what_is_refused_for_now_is_told_apart_from_what_is_refused(
+        self, api: Api, warehouse: Warehouse, server: DevServer, responder: Responder, cls: type,
+        event: str,
+    ):  # fmt: skip
         server.faults.add(Fault(WRITE, responder, times=None))
-        with pytest.raises(cls):
+        with pytest.raises(cls) as caught:
             backfill(BEST, api, warehouse)
-        assert journal(warehouse) == [{"event": "failed", "n": 60}, {"event": "intent", "n": 60}]
+        assert len(getattr(caught.value.report, event)) == 60
+        assert {line["event"]: line["n"] for line in journal(warehouse)} == {
+            event: 60,
+            "intent": 60,
+        }
+
+    def test_values_whose_turn_did_not_come_are_told_too(
+        self, api: Api, warehouse: Warehouse, server: DevServer
+    ):
+        server.faults.add(Fault(Matcher(operation="UpsertBucket", nth=3), Responder.error(403)))
+        with pytest.raises(PermissionDenied) as caught:
+            backfill(replace(BEST, safe=True), api, warehouse)
+        report = caught.value.report
+        assert [len(some) for some in (report.written, report.failed, report.not_sent)] == [
+            2,
+            1,
+            57,
+        ]
+        assert report.others == "of the others 2 written, 57 not sent"
 
     def test_a_server_that_is_down_is_our_error(
         self, api: Api, warehouse: Warehouse, server: DevServer

@@ -178,7 +178,8 @@ def test_what_a_limit_left_is_resumed(server: DevServer):
     done = run("apply", "--recipe", BEST, "--yes")
     assert (done.exit_code, "after 600 s" in done.stderr) == (75, True)
     line = run("list").stdout
-    assert "9 failed; unfinished" in line
+    assert "9 not sent" in done.stdout
+    assert "9 not_sent; unfinished" in line
 
 
 def test_sql_tags_and_files(tmp_path: Path, api: Any):

@@ -200,5 +200,14 @@ def test_values_that_the_server_refuses_fail_the_step_after_the_others_are_writt
     assert best(bench) == {"r0": 0.4, "r1": None, "r2": 0.6}
 
 
+def test_an_error_that_may_pass_after_the_plan_is_left_to_the_retry_policy(bench):
+    bench.run(bench.export)
+    reading_before_the_write = Matcher(operation="Runs", nth=2)
+    bench.server.faults.add(Fault(reading_before_the_write, Responder.error(502)))
+    ran = bench.run(bench.best_metrics())
+    assert (ran.success, len(ran.waits)) == (True, 1)
+    assert best(bench) == {"r0": 0.4, "r1": 0.5, "r2": 0.6}
+
+
 def graphql(bench) -> list:
     return [record for record in bench.server.requests if record.document]

@@ -72,10 +72,14 @@ class Batch:
             self._write()
         except CommError as error:
             self.error = error
-            event: Event = "unverified" if self._is_in_doubt else "failed"
-            self._close_rest(event, f"{type(error).__name__}: {error}")
+            self._close_rest(self._event_of(error), f"{type(error).__name__}: {error}")
             self._tell_owed()
         return self
+
+    def _event_of(self, error: CommError) -> Event:
+        if self._is_in_doubt:
+            return "unverified"
+        return "not_sent" if error.advice.retryable else "failed"
 
     def _write(self) -> None:
         base = self._fetch(self._open)

@@ -19,7 +19,13 @@ from wb_ops.backfill.request import BackfillRequest
 from wb_ops.backfill.sweep import Sweep
 from wb_ops.backfill.writer import Writer
 from wb_ops.client.api import Api
-from wb_ops.errors import InvalidRequest, OutcomeUnknown, PermissionDenied, WbOpsError
+from wb_ops.errors import (
+    InvalidRequest,
+    OutcomeUnknown,
+    PermissionDenied,
+    WarehouseUnavailable,
+    WbOpsError,
+)
 from wb_ops.warehouse import Warehouse
 
 # More at a time would only wait for the journal and the server's limit.
@@ -61,10 +67,10 @@ def execute_backfill(
         InvalidRequest: more values than the request's `max_changes`; nothing is written
             (retry: never).
         OutcomeUnknown: some values are not there although they were sent (retry: verify, that
-            is: plan anew). Everything else is written.
+            is: plan anew).
         PermissionDenied, InvalidRequest: the server refused the values of some runs (retry:
-            never). Everything else is written.
-        CommError, WarehouseError: by the table in `errors`.
+            never).
+        CommError, WarehouseError: by the table in `errors`. What was not sent is `not_sent`.
         Each of these has the report of what was done as its `report`, if something was begun.
     """
     started = time.monotonic()
@@ -128,6 +134,7 @@ def _write_all(
             on_progress(done, len(values))
             sweep.look_at_due()
         sweep.finish()
+        ledger.close(values, f"not begun: {sweep.error or 'the journal could not be written to'}")
     finally:
         ledger.report.watched = writer.watches
         ledger.flush()
@@ -182,13 +189,18 @@ def _raise_if_not_there(ledger: Ledger, path: str) -> None:
     report = ledger.report
     if report.unverified:
         raise _unverified(report, path)
+    if report.not_sent:
+        raise WarehouseUnavailable(
+            f"{len(report.not_sent)} values of {path} were not sent: the journal could not be "
+            "written to for a time. Resume, or plan again."
+        )
     if report.failed:
         reasons = "; ".join(sorted(ledger.refusals)[:5])
         is_access = "read-only" in reasons or PermissionDenied.__name__ in reasons
         cls = PermissionDenied if is_access else InvalidRequest
         raise cls(
             f"{len(report.failed)} values of {path} were refused ({_some(report.failed)}): "
-            f"{reasons}. Everything else is written.",
+            f"{reasons}; {report.others}.",
             operation="UpsertBucket",
             path=path,
         )

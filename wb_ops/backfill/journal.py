@@ -18,8 +18,11 @@ from wb_ops.tables.schemas import BACKFILLS
 from wb_ops.warehouse import Owner, Warehouse
 
 # `written`, `unchanged` (it was there already), `conflict` (another writer's value was left
-# alone) and `gone` (the run was deleted) are final; `unverified` and `failed` can be tried again.
-Event = Literal["intent", "written", "unchanged", "conflict", "gone", "unverified", "failed"]
+# alone) and `gone` (the run was deleted) are final. `unverified`, `failed` (refused) and `not_sent`
+# (an error that may pass came before the write) can be tried again.
+Event = Literal[
+    "intent", "written", "unchanged", "conflict", "gone", "unverified", "failed", "not_sent"
+]
 Outcome = tuple[PlannedValue, Event, str | None]
 TABLE = "_wb_backfills"
 # How the note of an undo's intents begins; the id of what it takes back follows.

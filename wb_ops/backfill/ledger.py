@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from wb_ops.backfill.journal import Journal, Outcome
+from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.report import BackfillReport
 from wb_ops.errors import WarehouseError
 
@@ -29,12 +30,14 @@ class Ledger:
     error: WarehouseError | None = None
     refusals: set[str] = field(default_factory=set)
     _held: list[Outcome] = field(default_factory=list)
+    _told: set[PlannedValue] = field(default_factory=set)
     _journaled_at: float = field(default_factory=time.monotonic)
 
     def add(self, outcomes: Iterable[Outcome]) -> None:
         """Count outcomes, and append them when it is time."""
         some = list(outcomes)
         self._held += some
+        self._told |= {value for value, _, _ in some}
         self.report.add(some)
         self.refusals |= {note or "" for _, event, note in some if event == "failed"}
         if time.monotonic() - self._journaled_at < JOURNAL_EVERY_S:
@@ -44,6 +47,10 @@ class Ledger:
         except WarehouseError as error:
             log.warning("%s; the outcomes so far are held", error)
             self.error, self._journaled_at = error, time.monotonic()
+
+    def close(self, values: Iterable[PlannedValue], why: object) -> None:
+        """Say of all values that nothing was told of that an error came before their turn."""
+        self.add([(value, "not_sent", f"{why}") for value in values if value not in self._told])
 
     def flush(self) -> None:
         """Append what the journal does not have yet.

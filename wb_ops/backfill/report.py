@@ -18,7 +18,8 @@ class BackfillReport:
         conflicts: changed by somebody else, before or while we wrote; theirs was left or put
             back. Plan again.
         unverified: sent, and not what is read back.
-        failed: refused by the server for this run alone.
+        failed: refused by the server: the same would be refused again.
+        not_sent: not written, because of an error that may pass, or that came before their turn.
         gone: of runs that were deleted meanwhile.
         unchanged, skipped: how many values needed no write, or were not to be written.
         repaired: members of other writers that our write had replaced and that were put back.
@@ -40,6 +41,7 @@ class BackfillReport:
     requests: int = 0
     seconds: float = 0.0
     failed: list[PlannedValue] = field(default_factory=list)
+    not_sent: list[PlannedValue] = field(default_factory=list)
     repaired: int = 0
     window_s: float = 0.0
     rewritten: int = 0
@@ -50,6 +52,20 @@ class BackfillReport:
         """How many runs were written to."""
         return len({value.run_id for value in self.written})
 
+    @property
+    def others(self) -> str:
+        """What became of the values that were not refused, in words."""
+        counts = {
+            "in conflict": len(self.conflicts),
+            "of deleted runs": len(self.gone),
+            "not sent": len(self.not_sent),
+            "not verified": len(self.unverified),
+        }
+        if not any(counts.values()):
+            return "all others are written"
+        told = {"written": len(self.written) + self.unchanged} | counts
+        return "of the others " + ", ".join(f"{n} {what}" for what, n in told.items() if n)
+
     def add(self, outcomes: Iterable[Outcome]) -> None:
         """Count outcomes."""
         lists = {
@@ -57,6 +73,7 @@ class BackfillReport:
             "conflict": self.conflicts,
             "unverified": self.unverified,
             "failed": self.failed,
+            "not_sent": self.not_sent,
             "gone": self.gone,
         }
         for value, event, _ in outcomes:
@@ -73,6 +90,7 @@ class BackfillReport:
             "in conflict": len(self.conflicts),
             "of deleted runs": len(self.gone),
             "refused": len(self.failed),
+            "not sent": len(self.not_sent),
             "not verified": len(self.unverified),
             "lost and written again": self.rewritten,
             "of others put back": self.repaired,

@@ -49,6 +49,7 @@ def print_report(report: BackfillReport, *, as_json: bool) -> None:
     for what, values in (
         ("conflict", report.conflicts),
         ("refused", report.failed),
+        ("not sent", report.not_sent),
         ("not verified", report.unverified),
     ):
         _print_values(what, values)

@@ -114,7 +114,7 @@ def _written(
     """Carry out the plan.
 
     Raises:
-        dagster.Failure: W&B refuses some of the values; all others are written.
+        dagster.Failure: W&B refuses some of the values, and trying again would not help.
         CommError: by the table in `errors`.
     """
     from wb_ops.backfill import execute_backfill
@@ -122,9 +122,10 @@ def _written(
     try:
         report = execute_backfill(plan, api, store)
     except CommError as error:
-        if error.report is None or not error.report.failed:
+        if error.report is None or not error.report.failed or error.advice.retryable:
             raise
         shown = {**backfill_metadata(error.report, page), **meter.used()}
+        shown["wandb/values_not_sent"] = len(error.report.not_sent)
         raise _refused(context, error, shown) from error
     context.log.info(str(report))
     if report.conflicts:
@@ -133,7 +134,7 @@ def _written(
 
 
 def _refused(context: dg.AssetExecutionContext, error: CommError, shown: Metadata) -> dg.Failure:
-    """Return the failure of a backfill some of whose values W&B refuses; the others are written.
+    """Return the failure of a backfill some of whose values W&B refuses.
 
     Nothing tries them again by itself: the next plan does.
     """
@@ -141,7 +142,7 @@ def _refused(context: dg.AssetExecutionContext, error: CommError, shown: Metadat
     stop_run_retries(context)
     some = ", ".join(f"{value.run_id}.{value.key}" for value in refused[:5])
     return dg.Failure(
-        f"W&B refused {len(refused)} values ({some}); all others are written. The journal has "
+        f"W&B refused {len(refused)} values ({some}); {error.report.others}. The journal has "
         "the reasons; the next materialization tries them again.",
         {**facts_of(error), **shown},
         allow_retries=False,
