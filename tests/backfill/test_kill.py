@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import random
@@ -13,7 +14,15 @@ from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-from wb_ops import Api, BackfillRequest, Warehouse, connect, execute_backfill, plan_backfill
+from wb_ops import (
+    Api,
+    BackfillPlan,
+    BackfillRequest,
+    Warehouse,
+    connect,
+    execute_backfill,
+    plan_backfill,
+)
 from wb_ops.backfill import list_backfills
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 
@@ -141,3 +150,33 @@ def test_a_killed_backfill_is_finished_under_its_id(server: DevServer, tmp_path:
         assert set(summaries(api).values()) == {THEIRS.replace('"old"', value(1))}
         (record,) = list_backfills(warehouse, DATASET)
         assert record.counts == {"written": RUNS}
+
+
+class Killed(BaseException):
+    """What no part of a backfill may catch."""
+
+
+def test_a_stored_plan_is_executed_again_after_a_kill_and_its_undo_restores_all(
+    server: DevServer, tmp_path: Path
+):
+    """It ends between a write and its outcome: the run holds our value, the journal an intent."""
+    server.seed_run("ann", "trials", "r0", summary=THEIRS)
+    server.seed_run("ann", "trials", "r1", summary=THEIRS)
+    warehouse = connect(f"duckdb:///{tmp_path / 'killed.duckdb'}")
+    request = BackfillRequest("ann", "trials", compute=lambda run: {"best": 1}, safe=True)
+
+    def die(done: int, total: int) -> None:
+        raise Killed
+
+    with Api({"base_url": server.url}, api_key=server.api_key) as api:
+        text = plan_backfill(request, api, warehouse).to_json()
+        with contextlib.suppress(Killed):
+            execute_backfill(BackfillPlan.from_json(text), api, warehouse, die)
+        (record,) = list_backfills(warehouse, DATASET)
+        assert record.counts == {"intent": 2}
+        report = execute_backfill(BackfillPlan.from_json(text), api, warehouse)
+        assert (len(report.written), report.unchanged) == (2, 0)
+        (record,) = list_backfills(warehouse, DATASET)
+        assert record.counts == {"written": 2}
+        execute(api, warehouse, undo=record.backfill_id)
+        assert set(summaries(api).values()) == {THEIRS}

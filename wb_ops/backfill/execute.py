@@ -60,8 +60,8 @@ def execute_backfill(
     alone; only our keys change. Some time after the write, 200 runs are read back in a request;
     what other writers took away is written again, until nothing is missing. The journal has all
     intents before the first write and each outcome when it was read back, so a killed backfill is
-    continued by planning and executing again, or by `resume`. `on_progress` is told (values sent,
-    values in all).
+    continued by executing its stored plan again, by planning anew, or by `resume`.
+    `on_progress` is told (values sent, values in all).
 
     Raises:
         InvalidRequest: more values than the request's `max_changes`; nothing is written
@@ -121,8 +121,10 @@ def _write_all(
 ) -> None:
     request, values = plan.request, plan.to_set
     source = api.source(str(request.owner))
-    writer = Writer(source, values[0].target, request.include_running, bool(request.resume))
-    if not request.resume:
+    # What is there already may be of ours then, from before a kill.
+    is_resumed = bool(request.resume) or ledger.journal.is_begun
+    writer = Writer(source, values[0].target, request.include_running, is_resumed)
+    if not is_resumed:
         ledger.journal.intend(values, request.undo)
     runs_each, at_a_time = (1, 1) if request.safe else (RUNS_PER_REQUEST, BATCHES_AT_A_TIME)
     sweep = Sweep(writer, ledger, runs_each)
@@ -195,7 +197,7 @@ def _raise_if_not_there(ledger: Ledger, path: str) -> None:
             "written to for a time. Resume, or plan again."
         )
     if report.failed:
-        reasons = "; ".join(sorted(ledger.refusals)[:5])
+        reasons = "; ".join(sorted(ledger.refusals)[:5]).rstrip(".")
         is_access = "read-only" in reasons or PermissionDenied.__name__ in reasons
         cls = PermissionDenied if is_access else InvalidRequest
         raise cls(

@@ -73,6 +73,12 @@ class Journal:
     backfill_id: str
     owner: Owner
 
+    @property
+    def is_begun(self) -> bool:
+        """Whether it has lines of this backfill: a stored plan can be executed again."""
+        ids = _read(self.warehouse, self.dataset)["backfill_id"]
+        return bool(pc.any(pc.equal(ids, self.backfill_id)).as_py())
+
     def intend(self, values: Iterable[PlannedValue], undo_of: str | None = None) -> None:
         """Append what will be written, and which backfill that takes back."""
         note = f"{UNDO_OF}{undo_of}" if undo_of else None
