@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from wb_ops import (
     Api,
     BackfillRequest,
+    InvalidRequest,
     OutcomeUnknown,
     PermissionDenied,
     Warehouse,
@@ -259,6 +261,66 @@ def test_a_run_that_became_read_only_is_told_and_the_others_are_written(
     report = caught.value.report
     assert [value.run_id for value in report.failed] == ["r00"]
     assert [value.run_id for value in report.written] == ["r01"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda server: server.set_state("ann", "trials", "r00", "running"), "conflicts"),
+        (lambda server: server.edit_run("ann", "trials", "r00", read_only=True), "failed"),
+    ],
+    ids=["running", "read-only"],
+)
+def test_a_run_that_may_not_be_written_to_after_a_wait_is_left_alone_and_the_others_are_written(
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf,
+    change: Callable[[DevServer], None], told: str,
+):  # fmt: skip
+    limit = Responder.rate_limited(0.1)
+    write_of_both = Matcher(operation="UpsertBucket")
+    server.faults.add(Fault(write_of_both, limit, action=lambda: change(server)))
+    plan = plan_backfill(REQUEST, api, warehouse)
+    try:
+        report = execute_backfill(plan, api, warehouse)
+    except PermissionDenied as error:
+        report = error.report
+    assert [value.run_id for value in getattr(report, told)] == ["r00"]
+    assert [value.run_id for value in report.written] == ["r01"]
+    assert (text_of("r00"), json.loads(text_of("r01"))["best"]) == (FULL, 1)
+
+
+def test_a_run_that_the_server_refuses_does_not_stop_a_safe_backfill(
+    api: Api, warehouse: Warehouse, server: DevServer
+):
+    body = json.dumps({"errors": [{"message": "the summary of this run is too large"}]})
+    refusal = Fault(Matcher(operation="UpsertBucket"), Responder(status=200, body=body))
+    server.faults.add(refusal)
+    with pytest.raises(InvalidRequest, match="too large; all others are written") as caught:
+        write(api, warehouse, replace(REQUEST, safe=True))
+    assert [value.run_id for value in caught.value.report.failed] == ["r00"]
+    assert [value.run_id for value in caught.value.report.written] == ["r01"]
+
+
+def test_members_of_others_are_put_back_though_the_run_logs_again(
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
+):
+    def interfere() -> None:
+        server.edit_run("ann", "trials", "r00", summary=FULL.replace("}", ', "new": 1}'))
+        server.set_state("ann", "trials", "r00", "running")
+
+    server.faults.add(Fault(Matcher(operation="UpsertBucket"), Responder(), action=interfere))
+    assert write(api, warehouse).repaired == 1
+    assert json.loads(text_of("r00"))["new"] == 1
+
+
+def test_a_server_that_takes_one_write_in_a_request_is_written_to_and_watched(
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
+):
+    many = Matcher(document="*run1: upsertBucket*")
+    server.faults.add(Fault(many, Responder.error(400, "query too complex"), times=None))
+    meanwhile(server, nth=3, summary=FULL.replace("}", ', "new": 1}'))
+    report = write(api, warehouse)
+    assert (len(report.written), report.watched, report.repaired) == (2, True, 1)
+    assert json.loads(text_of("r00"))["new"] == 1
 
 
 def test_a_run_that_is_deleted_between_reading_and_writing_is_told(

@@ -18,7 +18,7 @@ from wb_ops.backfill.journal import Event, Outcome
 from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.policy import refusal
 from wb_ops.backfill.targets import Edit, Texts, read_values
-from wb_ops.backfill.writer import Writer, is_busy
+from wb_ops.backfill.writer import Writer, is_busy, is_of_one_run
 from wb_ops.client.comparison import holds, same_json
 from wb_ops.client.source import Node
 from wb_ops.client.writing import read_runs
@@ -175,18 +175,29 @@ class Batch:
                 continue
             around = Around(self.writer.target, edit, base[run_id], before.get(run_id), node)
             again[run_id] = self._settle(run_id, edit, around)
-            if node.get("readOnly"):
-                self._close_run(run_id, "failed", "read-only")
-                again[run_id] = Edit()
+            self._refuse(run_id, node, again[run_id])
         self._is_in_doubt = False
         self._owe(again)
         if isinstance(error, OutcomeUnknown):
             self._doubt(error, again)
-        elif error is not None and is_busy(error):
+        elif error is not None and (is_busy(error) or is_of_one_run(error)):
             self._busy = error
         elif error is not None:
             self._give_up(error, again)
         return after, again
+
+    def _refuse(self, run_id: str, node: Node, again: Edit) -> None:
+        """Leave a run alone that may not be written to any more; put back what we took there."""
+        include = self.writer.include_running
+        if (why := refusal(node, self.writer.target, include_running=include)) is None:
+            return
+        is_closed = bool(node.get("readOnly"))
+        for key in list(self._open[run_id] if is_closed else again.ours):
+            self._close(self._open[run_id][key], *why)
+        again.ours.clear()
+        if is_closed and again.theirs:
+            log.warning("run %s: %s of others may be lost", run_id, ", ".join(again.theirs))
+            again.theirs.clear()
 
     def _is_alone(
         self, base: Mapping[str, Node], edits: Mapping[str, Edit], before: Mapping[str, Node]
@@ -243,8 +254,9 @@ class Batch:
             edit.ours.clear()
 
     def _give_up(self, error: CommError, again: dict[str, Edit]) -> None:
-        """The server refused single runs: they are not tried again. If it refused all, raise."""
-        if again and all(again.values()):
+        """Close the single runs that were refused; raise what refused all, or what may pass."""
+        is_of_all = len(again) > 1 and all(again.values())
+        if is_of_all or (error.advice.retryable and any(again.values())):
             raise error
         for run_id in [run_id for run_id, edit in again.items() if edit]:
             self._close_run(run_id, "failed", f"{type(error).__name__}: {error}")

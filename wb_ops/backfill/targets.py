@@ -59,25 +59,37 @@ def read_members(node: Mapping[str, Any], target: Target) -> dict[str, str]:
     return {NOTES: json.dumps(node["notes"])} if node.get("notes") else {}
 
 
-def change_of(run_id: str, target: Target, edit: Edit, base: Node) -> Change:
-    """The change that carries out an edit on the run as `base` describes it."""
+def change_of(
+    run_id: str, target: Target, edit: Edit, base: Node, *, include_running: bool
+) -> Change:
+    """The change that carries out an edit on the run as `base` describes it.
+
+    Without `include_running` a run that logs again is left alone, unless all that is to be written
+    are members of others that a write of ours took away.
+    """
+    parts = _parts_of(target, edit, base)
     # Not at the top: describing a backfill must not load the client.
     from wb_ops.client.writing import Change
 
+    return Change(run_id, include_running=include_running or not edit.ours, **parts)
+
+
+def _parts_of(target: Target, edit: Edit, base: Node) -> dict[str, Any]:
+    """The fields of a `Change`."""
     everything = {**edit.ours, **edit.theirs}
     removed = frozenset(key for key, text in everything.items() if text is None)
     if target == "summary":
-        return Change(run_id, summary=_there(everything), removed=removed)
+        return {"summary": _there(everything), "removed": removed}
     if target == "config":
         ours, theirs = _there(edit.ours), _there(edit.theirs)
-        return Change(run_id, config=ours, exact_config=theirs, removed_config=removed)
+        return {"config": ours, "exact_config": theirs, "removed_config": removed}
     if target == "tags":
         kept = [tag for tag in base.get("tags") or () if tag not in removed]
         added = [tag for tag in _there(everything) if tag not in kept]
-        return Change(run_id, fields={"tags": [*kept, *added]})
+        return {"fields": {"tags": [*kept, *added]}}
     text = everything[NOTES]
     # An empty text clears the notes; null would leave them as they are.
-    return Change(run_id, fields={"notes": "" if text is None else json.loads(text)})
+    return {"fields": {"notes": "" if text is None else json.loads(text)}}
 
 
 def _there(texts: Texts) -> dict[str, str]:

@@ -31,7 +31,7 @@ class Writer:
     """What all batches of a backfill share.
 
     `watches` ends where the server refuses to say what a write replaces; `can_watch` is set when
-    it has said so once.
+    it has said so once. `most` is how many runs the server was seen to take in one request.
     """
 
     source: RunSource
@@ -40,32 +40,63 @@ class Writer:
     is_resumed: bool = False
     watches: bool = True
     can_watch: bool = False
+    most: int | None = None
 
     def send(
         self, base: Mapping[str, Node], edits: Mapping[str, Edit]
     ) -> tuple[Befores, CommError | None]:
         """Send the edits; what they replaced, and an error after which reading tells more."""
         changes = [
-            change_of(run_id, self.target, edit, base[run_id]) for run_id, edit in edits.items()
+            change_of(run_id, self.target, edit, base[run_id], include_running=self.include_running)
+            for run_id, edit in edits.items()
         ]
+        return self._send_parts(base, changes, self.most or len(changes))
+
+    def _send_parts(
+        self, base: Mapping[str, Node], changes: Sequence[Change], most: int
+    ) -> tuple[Befores, CommError | None]:
+        before: Befores = {}
+        first: CommError | None = None
+        for at in range(0, len(changes), most):
+            try:
+                found, error = self._send(base, changes[at : at + most])
+            except CommError as raised:
+                if at == 0:
+                    raise
+                # What was sent before it must be read, whatever this one says.
+                return before, first or raised
+            before |= found
+            first = first or error
+        return before, first
+
+    def _send(
+        self, base: Mapping[str, Node], changes: Sequence[Change]
+    ) -> tuple[Befores, CommError | None]:
         source, watches = self.source, self.watches
         try:
             before = send_changes(source.transport, source, changes, base, watch=watches)
         except CommError as error:
-            if watches and self._stops_watching(error, [base[run_id] for run_id in edits]):
+            if watches and self._stops_watching(error, base[changes[0].run_id]):
                 return {}, None
+            if _is_of_the_form(error) and len(changes) > 1:
+                self.most = len(changes) // 2
+                log.warning("%s; writing to %d runs in a request", error, self.most)
+                return self._send_parts(base, changes, self.most)
             if not _is_told_by_reading(error):
                 raise
             return _after(error, changes)
         self.can_watch = self.can_watch or watches
         return before, None
 
-    def _stops_watching(self, error: CommError, fresh: Sequence[Node]) -> bool:
+    def _stops_watching(self, error: CommError, fresh: Node) -> bool:
         """Whether it is the asking that is refused, and not what was written; tried once."""
-        if self.can_watch or is_busy(error) or not isinstance(error, InvalidRequest):
+        if self.can_watch or is_of_one_run(error) or is_busy(error):
+            return False
+        if not isinstance(error, InvalidRequest):
             return False
         try:
-            check_watching(self.source.transport, self.source, fresh)
+            # One run: a server may also refuse to write to many at a time.
+            check_watching(self.source.transport, self.source, [fresh])
         except InvalidRequest as refused:
             if is_busy(refused):
                 return False
@@ -81,8 +112,21 @@ def is_busy(error: CommError) -> bool:
     return error.http_status == _CONFLICT
 
 
+def is_of_one_run(error: CommError) -> bool:
+    """Whether nothing was sent, as a run was found running or read-only after a wait."""
+    return isinstance(error, InvalidRequest | PermissionDenied) and error.http_status is None
+
+
+def _is_of_the_form(error: CommError) -> bool:
+    """Whether the request was refused as it stands, before anything in it was carried out."""
+    statuses = (None, _GRAPHQL_ERRORS, _CONFLICT)
+    return isinstance(error, InvalidRequest) and error.http_status not in statuses
+
+
 def _is_told_by_reading(error: CommError) -> bool:
     if isinstance(error, OutcomeUnknown | NotFound) or is_busy(error):
+        return True
+    if is_of_one_run(error):
         return True
     is_of_runs = isinstance(error, InvalidRequest | PermissionDenied)
     return is_of_runs and error.http_status == _GRAPHQL_ERRORS

@@ -22,6 +22,8 @@ class Matcher:
         path: A glob over the URL path, such as ``/exports/*``.
         method: The HTTP method.
         origin: ``api`` or ``storage``.
+        document: A glob over the GraphQL text, such as ``*run1: upsertBucket*`` for a mutation of
+            more than one run.
         nth: Only the n-th of the requests that match all else, counted from 1.
     """
 
@@ -29,6 +31,7 @@ class Matcher:
     path: str | None = None
     method: str | None = None
     origin: str | None = None
+    document: str | None = None
     nth: int | None = None
 
     def matches(self, request: Mapping[str, str | None]) -> bool:
@@ -41,6 +44,7 @@ class Matcher:
                 ("path", self.path),
                 ("method", self.method),
                 ("origin", self.origin),
+                ("document", self.document),
             )
         )
 

@@ -80,6 +80,7 @@ class Gate:
             "path": scope["path"],
             "method": scope["method"],
             "origin": self._origin,
+            "document": request.document,
         }
 
     async def _strike(
