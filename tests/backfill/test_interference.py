@@ -235,9 +235,7 @@ def test_a_description_in_the_config_survives_writing_and_undo(
     )
     report = write(api, warehouse, request)
     assert json.loads(text_of("r00", "config"))["lr"] == {"desc": "rate", "value": 2}
-    write(
-        api, warehouse, BackfillRequest("ann", "trials", undo=report.backfill_id, target="config")
-    )
+    write(api, warehouse, BackfillRequest("ann", "trials", undo=report.backfill_id))
     assert json.loads(text_of("r00", "config"))["lr"] == {"desc": "rate", "value": 0.1}
 
 

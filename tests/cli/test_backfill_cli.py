@@ -203,6 +203,7 @@ def test_sql_tags_and_files(tmp_path: Path, api: Any):
         (["--recipe", BEST, "--filters", '{"state": {"$is": 1}}'], "$is"),
         (["--file", "none.sql"], "cannot be read"),
         (["--resume", "bf-none"], "no backfill 'bf-none'"),
+        (["--resume", "bf-none", "--target", "tags"], "leave out target."),
     ],
 )
 def test_what_is_wrong_is_said(arguments: list[str], words: str):

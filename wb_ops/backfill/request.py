@@ -34,7 +34,9 @@ class BackfillRequest:
             have at most 5,000,000 rows together. A recipe (`best(...)`) is such a function.
         file: a CSV or parquet file with the columns that `sql` would return.
         undo: the id of a backfill whose old values shall come back.
-        resume: the id of a backfill that was killed and shall be finished.
+        resume: the id of a backfill that was killed and shall be finished. With either, runs and
+            values are those of the journal: `filters`, `target`, `policy` and
+            `include_incomplete` are refused.
         dataset: the warehouse schema that `sql` reads and that keeps the journal.
         target: what the keys are: of the "summary" or the "config"; "tags" (true adds the tag
             that the key names, false removes it); or "notes" (the one key `notes`).
@@ -79,6 +81,23 @@ class BackfillRequest:
         if self.target not in get_args(Target):
             raise InvalidRequest(f"target={self.target!r}: give one of {get_args(Target)}.")
         require_valid(self.filters)
+        self._require_nothing_unused()
+
+    def _require_nothing_unused(self) -> None:
+        """An undo or a resume has its runs and values from the journal."""
+        if self.undo is None and self.resume is None:
+            return
+        kept = {
+            "filters": bool(self.filters),
+            "target": self.target != "summary",
+            "policy": self.policy != "overwrite",
+            "include_incomplete": self.include_incomplete,
+        }
+        if given := [name for name, is_given in kept.items() if is_given]:
+            source = "undo" if self.undo is not None else "resume"
+            raise InvalidRequest(
+                f"{source} takes runs and values from the journal: leave out {', '.join(given)}."
+            )
 
     @property
     def owner(self) -> Owner:
