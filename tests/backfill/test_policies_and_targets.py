@@ -140,6 +140,24 @@ class TestOverwriteIfOlder:
         project.edit_run("ann", "trials", "r00", heartbeat_at=later)
 
     @pytest.mark.usefixtures("aged")
+    def test_what_was_written_before_a_kill_is_ours_though_its_outcome_is_missing(
+        self, api: Api, warehouse: Warehouse, project: DevServer
+    ):
+        class Killed(BaseException):
+            pass
+
+        def die(done: int, total: int) -> None:
+            raise Killed
+
+        with pytest.raises(Killed):
+            write_backfill(compute({"score": 1}), api, warehouse, die)
+        assert plan_backfill(self.AGED, api, warehouse).counts == {"set": 1}
+        project.edit_run("ann", "trials", "r00", summary='{"score": 5}')
+        assert plan_backfill(self.AGED, api, warehouse).values[0].reason == (
+            "not written by a backfill"
+        )
+
+    @pytest.mark.usefixtures("aged")
     def test_what_an_undo_restored_is_not_ours(self, api: Api, warehouse: Warehouse):
         done = write_backfill(compute({"acc": 2}), api, warehouse)
         back = write_backfill(undo(done), api, warehouse)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from wb_ops.backfill.planned import PlannedValue
 from wb_ops.backfill.targets import Target
+from wb_ops.client.comparison import holds
 from wb_ops.errors import InvalidRequest
 from wb_ops.tables.schemas import BACKFILLS
 from wb_ops.warehouse import Owner, Warehouse
@@ -123,9 +124,12 @@ def read_entries(warehouse: Warehouse, dataset: str, backfill_id: str) -> list[E
 
 
 def last_written(
-    warehouse: Warehouse, dataset: str, target: Target
+    warehouse: Warehouse, dataset: str, target: Target, now: Callable[[str, str], str | None]
 ) -> dict[tuple[str, str], Entry]:
     """Return for each (run id, key) what a backfill wrote last and no undo took back.
+
+    `now(run_id, key)` is what the run holds: a value whose write may have come through before its
+    outcome was recorded counts where the run holds it.
 
     What an undo restored is of whoever had written it: of an earlier backfill, or of nobody here.
     """
@@ -134,7 +138,8 @@ def last_written(
     undone = _undone(lines)
     held: dict[tuple[str, str], Entry | None] = {}
     replaced: dict[tuple[str, str, str], Entry | None] = {}
-    written = (line for line in lines if line["event"] == "written")
+    written = [line for line in lines if line["event"] == "written"]
+    written += [line for line in _unsettled(lines) if _is_held(line, now)]
     for line in sorted(written, key=lambda line: line["recorded_at"]):
         cell, backfill_id = (line["run_id"], line["key"]), line["backfill_id"]
         # A resumed backfill may have written a value twice.
@@ -142,6 +147,25 @@ def last_written(
         is_undo = backfill_id in undone
         held[cell] = replaced.get((undone[backfill_id], *cell)) if is_undo else _entry(line, line)
     return {cell: entry for cell, entry in held.items() if entry is not None}
+
+
+def _unsettled(lines: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The last line of each value of each backfill that is not settled."""
+    latest: dict[tuple[str, ...], dict[str, Any]] = {}
+    for line in sorted(lines, key=_by_time):
+        cell = (line["backfill_id"], line["run_id"], line["key"])
+        if cell not in latest or latest[cell]["event"] not in FINAL:
+            latest[cell] = line
+    return [line for line in latest.values() if line["event"] not in FINAL]
+
+
+def _is_held(line: Mapping[str, Any], now: Callable[[str, str], str | None]) -> bool:
+    return holds(now(line["run_id"], line["key"]), line["new_value"])
+
+
+def _by_time(line: Mapping[str, object]) -> tuple[object, bool]:
+    """Lines of one append share their time: an outcome comes after its intent."""
+    return line["recorded_at"], line["event"] != "intent"
 
 
 def list_backfills(warehouse: Warehouse, dataset: str) -> list[BackfillRecord]:
@@ -179,8 +203,7 @@ def _undone(lines: Iterable[Mapping[str, object]]) -> dict[str, str]:
 def _entries(lines: list[dict[str, object]]) -> list[Entry]:
     first: dict[tuple[object, ...], dict[str, object]] = {}
     latest: dict[tuple[object, ...], dict[str, object]] = {}
-    # Lines of one append share their time: an outcome comes after its intent.
-    for line in sorted(lines, key=lambda line: (line["recorded_at"], line["event"] != "intent")):
+    for line in sorted(lines, key=_by_time):
         cell = (line["run_id"], line["target"], line["key"])
         first.setdefault(cell, line)
         # A value that is written stays so, whatever a later attempt says of it.

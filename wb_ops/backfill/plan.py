@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 
-from wb_ops.backfill.journal import last_written
+from wb_ops.backfill.journal import Entry, last_written
 from wb_ops.backfill.planned import (
     PlannedValue,
     capped,
@@ -155,8 +155,13 @@ class _Planner:
         self._reasons = reasons
         is_checked = request.sql is not None and not request.include_incomplete
         self._stale = stale_histories(request, warehouse, nodes) if is_checked else {}
-        by_age = request.policy == "overwrite_if_older"
-        self._ours = last_written(journal, request.dataset_name, request.target) if by_age else {}
+        self._ours: dict[tuple[str, str], Entry] = {}
+        if request.policy == "overwrite_if_older":
+            self._ours = last_written(journal, request.dataset_name, request.target, self._now)
+
+    def _now(self, run_id: str, key: str) -> str | None:
+        node = self._nodes.get(run_id)
+        return _held(self._request, node).get(key) if node else None
 
     def planned(self, computed: Values) -> Iterator[PlannedValue]:
         for run_id, texts in sorted(computed.items()):
