@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +76,47 @@ def test_apply_list_and_undo(server: DevServer, api: Any):
     assert (undone.exit_code, "9 written" in undone.stdout) == (0, True)
     assert summary(server, api, "r2") == {"best_acc": 0}
     assert len(run("list").stdout.splitlines()) == 2
+
+
+def test_an_undo_is_shown_before_and_names_the_runs_that_it_skips(server: DevServer, api: Any):
+    run("apply", "--recipe", BEST, "--yes")
+    backfill_id = run("list").stdout.split()[0]
+    server.edit_run("ann", "trials", "r0", read_only=True)
+    server.delete_run("ann", "trials", "r1")
+    shown = run("undo", backfill_id, "--dry-run").stdout
+    assert shown.splitlines()[1].split()[:4] == ["r0", "summary", "best_acc", "skipped"]
+    assert "3 set, 3 skipped (no such run), 3 skipped (read-only)" in shown
+    assert summary(server, api, "r2")["best_acc"] == 3
+    undone = run("undo", backfill_id, "--yes").stdout
+    assert "skipped: r1  best_acc: 2 -> 0 (no such run)" in undone
+    assert "skipped: r0 (read-only), r1 (no such run)" in undone.splitlines()[-1]
+
+
+def test_on_a_terminal_it_asks_and_shows_progress(monkeypatch: pytest.MonkeyPatch):
+    """A terminal of its own: the command sees one on all its streams."""
+    wb_ops = str(Path(sys.executable).parent / "wb-ops")
+    command = [wb_ops, "backfill", "apply", "ann/trials", *WAREHOUSE, "--recipe", BEST]
+    monkeypatch.setenv("TERM", "xterm")
+    code, told = on_terminal(command, b"n\n")
+    assert (code, "Write 9 values? [y/N]" in told, "Aborted" in told) == (75, True, True)
+    assert run("list").stdout == ""
+    code, told = on_terminal(command, b"y\n")
+    assert (code, "9 written" in told) == (0, True)
+    assert "values 9/9" in click.unstyle(told)
+
+
+def on_terminal(command: list[str], answer: bytes) -> tuple[int, str]:
+    ours, theirs = pty.openpty()
+    process = subprocess.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    os.write(ours, answer)
+    told = b""
+    # Linux says EIO when the other side has closed.
+    with contextlib.suppress(OSError):
+        while some := os.read(ours, 4096):
+            told += some
+    os.close(ours)
+    return process.wait(60), told.decode()
 
 
 def test_the_list_needs_the_warehouse_alone(server: DevServer, monkeypatch: pytest.MonkeyPatch):

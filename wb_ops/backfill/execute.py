@@ -80,6 +80,8 @@ def execute_backfill(
     report = BackfillReport(plan.backfill_id)
     report.unchanged = sum(value.action == "unchanged" for value in plan.values)
     report.skipped = sum(value.action == "skipped" for value in plan.values)
+    if request.undo or request.resume:
+        report.left += [value for value in plan.values if value.action == "skipped"]
     report.conflicts += [value for value in plan.values if value.action == "conflict"]
     journal = Journal(warehouse, request.dataset_name, plan.backfill_id, request.owner)
     if request.resume:

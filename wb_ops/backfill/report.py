@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 from wb_ops.backfill.journal import Outcome
 from wb_ops.backfill.planned import PlannedValue
 
+# The line of a report names so many runs; its lists have all.
+MAX_NAMED = 5
+
 
 @dataclass(slots=True)
 class BackfillReport:
@@ -22,6 +25,8 @@ class BackfillReport:
         not_sent: not written, because of an error that may pass, or that came before their turn.
         gone: of runs that were deleted meanwhile.
         unchanged, skipped: how many values needed no write, or were not to be written.
+        left: of an undo or a resume, the skipped values, each with its `reason`: the run was
+            deleted, logs, or is read-only.
         repaired: members of other writers that our write had replaced and that were put back.
         rewritten: values that were written, lost to another writer, and written again.
         window_s: the longest time between our reading of a run and the answer to our write of
@@ -42,6 +47,7 @@ class BackfillReport:
     seconds: float = 0.0
     failed: list[PlannedValue] = field(default_factory=list)
     not_sent: list[PlannedValue] = field(default_factory=list)
+    left: list[PlannedValue] = field(default_factory=list)
     repaired: int = 0
     window_s: float = 0.0
     rewritten: int = 0
@@ -96,8 +102,11 @@ class BackfillReport:
             "of others put back": self.repaired,
         }
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        runs = [f"{run} ({why})" for run, why in {v.run_id: v.reason for v in self.left}.items()]
+        more = f" and {len(runs) - MAX_NAMED:,} more" if runs[MAX_NAMED:] else ""
+        left = f"; skipped: {', '.join(runs[:MAX_NAMED])}{more}" if runs else ""
         blind = "" if self.watched else "; the server does not say what was replaced"
         return (
             f"backfill {self.backfill_id}: {told or 'nothing to write'}; {self.runs} runs changed "
-            f"in {self.seconds:.1f} s ({self.requests} requests){blind}"
+            f"in {self.seconds:.1f} s ({self.requests} requests){left}{blind}"
         )

@@ -22,7 +22,7 @@ from wb_ops.backfill import (
     parse_recipe,
     plan_backfill,
 )
-from wb_ops.cli.backfill_output import print_plan, print_report
+from wb_ops.cli.backfill_output import print_plan, print_report, progress
 from wb_ops.cli.failures import exits_with_advice
 from wb_ops.cli.options import parse_filters
 from wb_ops.client.api import Api
@@ -149,10 +149,11 @@ def apply(
 @_with(*_WHERE, *_WRITE)
 @click.argument("backfill_id", metavar="ID")
 @click.option("--include-running", is_flag=True, help="Also runs that still log.")
+@click.option("--dry-run", is_flag=True, help="Show what would come back; write nothing.")
 @exits_with_advice
 def undo(
     path: str, url: str, dataset: str | None, as_json: bool, yes: bool, backfill_id: str,
-    **what: Any,
+    dry_run: bool, **what: Any,
 ) -> None:  # fmt: skip
     """Put back what a backfill replaced, where its values are still there.
 
@@ -162,6 +163,9 @@ def undo(
     with Api() as api:
         request = _request(api, path, dataset, {**what, "undo": backfill_id})
         planned = plan_backfill(request, api, warehouse)
+        if dry_run:
+            print_plan(planned, as_json=as_json, diff=False)
+            return
         _execute(planned, api, warehouse, as_json=as_json, yes=yes)
 
 
@@ -228,7 +232,8 @@ def _execute(
             raise InvalidRequest("Nothing was written: give --yes to write without being asked.")
         click.confirm(f"Write {len(planned.to_set):,} values?", abort=True)
     try:
-        report = execute_backfill(planned, api, warehouse)
+        with progress(as_json=as_json) as on_progress:
+            report = execute_backfill(planned, api, warehouse, on_progress)
     except WbOpsError as error:
         if error.report is not None:
             print_report(error.report, as_json=as_json)

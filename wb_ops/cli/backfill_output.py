@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import click
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.progress import Progress as Bar
 from rich.table import Table
 
 from wb_ops.backfill import BackfillPlan, BackfillReport, PlannedValue
@@ -37,6 +48,26 @@ def print_plan(plan: BackfillPlan, *, as_json: bool, diff: bool) -> None:
     click.echo(f"plan {plan.hash}")
 
 
+@contextmanager
+def progress(*, as_json: bool) -> Iterator[Callable[[int, int], None] | None]:
+    """Show a bar on a terminal; nothing elsewhere, where the report says it all."""
+    console = Console()
+    if as_json or not console.is_terminal:
+        yield None
+        return
+    columns = (
+        SpinnerColumn(), TextColumn("values"), MofNCompleteColumn(), BarColumn(),
+        TimeElapsedColumn(), TimeRemainingColumn(),
+    )  # fmt: skip
+    with Bar(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("backfill", total=None)
+
+        def on_progress(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total)
+
+        yield on_progress
+
+
 def print_report(report: BackfillReport, *, as_json: bool) -> None:
     """Print what became of the values, and each that is not there."""
     if as_json:
@@ -47,6 +78,7 @@ def print_report(report: BackfillReport, *, as_json: bool) -> None:
         click.echo(json.dumps({"report": counts}))
         return
     for what, values in (
+        ("skipped", report.left),
         ("conflict", report.conflicts),
         ("refused", report.failed),
         ("not sent", report.not_sent),
@@ -58,7 +90,8 @@ def print_report(report: BackfillReport, *, as_json: bool) -> None:
 
 def _print_values(what: str, values: list[PlannedValue]) -> None:
     for value in values[:MAX_SHOWN]:
-        click.secho(f"{what}: {value}", fg="red")
+        reason = f" ({value.reason})" if value.reason else ""
+        click.secho(f"{what}: {value}{reason}", fg="red")
     if len(values) > MAX_SHOWN:
         click.echo(f"  ... and {len(values) - MAX_SHOWN:,} more")
 
