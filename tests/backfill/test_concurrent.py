@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any
 import pytest
 
 from wb_ops import Api, BackfillRequest, Warehouse, write_backfill
+from wb_ops.backfill.targets import Target
 from wb_ops.devserver import DevServer
 
 HERE = Path(__file__).parent
@@ -157,3 +159,39 @@ def test_the_sdk_reads_what_was_written(server: DevServer, tmp_path: Path, envir
     assert done.stdout.strip().splitlines()[-1] == (
         "{'acc': 0.5, 'nan': nan, 'inf': -inf, 'big': 9007199254740993}"
     )
+
+
+def test_the_sdk_reads_config_tags_and_notes(
+    server: DevServer, api: Api, warehouse: Warehouse, tmp_path: Path, environ: dict[str, str]
+):
+    for run_id in ("r0", "r1"):
+        server.seed_run(
+            "ann", "trials", run_id, config={"lr": 0.1}, tags=["old", "kept"], notes="as it was"
+        )
+    written: dict[Target, dict[str, object]] = {
+        "config": {"lr": 0.25, "layers": [1, {"width": 2}]},
+        "tags": {"good": True, "old": False},
+    }
+    for target, values in written.items():
+        request = BackfillRequest(
+            "ann", "trials", compute=lambda run, values=values: values, target=target
+        )
+        write_backfill(request, api, warehouse)
+    notes = BackfillRequest(
+        "ann", "trials", target="notes",
+        compute=lambda run: {"notes": "set" if run.id == "r0" else ""},
+    )  # fmt: skip
+    write_backfill(notes, api, warehouse)
+    code = (
+        "import wandb; api = wandb.Api(); runs = [api.run(f'ann/trials/r{n}') for n in (0, 1)]; "
+        "print([(dict(run.config), sorted(run.tags), run.notes or None) for run in runs])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, cwd=tmp_path, capture_output=True, text=True,
+        timeout=100, check=True,
+    )  # fmt: skip
+    config = {"lr": 0.25, "layers": [1, {"width": 2}]}
+    assert ast.literal_eval(done.stdout.strip().splitlines()[-1]) == [
+        (config, ["good", "kept"], "set"),
+        (config, ["good", "kept"], None),
+    ]
