@@ -1,6 +1,6 @@
 """Two keys written back into many runs, against W&B's documented loop on a smaller sample.
 
-Run as `python benchmarks/backfill.py [--runs 10000] [--safe 1000] [--sample 100] [--histories 400]
+Run as `python benchmarks/backfill.py [--runs 10000] [--safe 500] [--sample 60] [--histories 400]
 [--latency 0.03]`. The dev server runs in a process of its own and every answer is delayed by the
 latency. Prints what it measured: requests a changed run (also of `safe=True`, one run at a time, on
 fewer runs), seconds a run, the ratio to the loop, the time between reading a run and the answer to
@@ -162,8 +162,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=10_000)
-    parser.add_argument("--safe", type=int, default=1_000, help="runs of the safe mode")
-    parser.add_argument("--sample", type=int, default=100, help="runs of the SDK's loop")
+    parser.add_argument("--safe", type=int, default=500, help="runs of the safe mode")
+    parser.add_argument("--sample", type=int, default=60, help="runs of the SDK's loop")
     parser.add_argument("--histories", type=int, default=400, help="runs of the function")
     parser.add_argument("--latency", type=float, default=0.03, help="seconds an answer")
     chosen = parser.parse_args()
