@@ -19,6 +19,7 @@ from wb_ops import (
     PermissionDenied,
     Warehouse,
     WarehouseBusy,
+    WarehouseUnavailable,
     connect,
     execute_backfill,
     plan_backfill,
@@ -171,12 +172,7 @@ def test_outcomes_are_held_while_another_process_has_the_journal(tmp_path: Path)
     value = PlannedValue("r00", "best", None, "1", "set")
     ledger = Ledger(BackfillReport("bf-1"), Journal(warehouse, "d", "bf-1", Owner("ann", "trials")))
     ledger.journal.intend([value])
-    hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", hold, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert holder.stdout is not None
-    holder.stdout.readline()
+    holder = hold(path)
     ledger.add([(value, "written", None)])
     with pytest.raises(WarehouseBusy):
         ledger.flush()
@@ -184,3 +180,48 @@ def test_outcomes_are_held_while_another_process_has_the_journal(tmp_path: Path)
     ledger.flush()
     (record,) = list_backfills(warehouse, "d")
     assert record.counts == {"written": 1}
+
+
+@pytest.mark.usefixtures("project")
+def test_a_journal_that_was_away_for_a_time_ends_no_backfill_as_a_success(
+    api: Api, warehouse: Warehouse, project: DevServer, monkeypatch: pytest.MonkeyPatch
+):
+    """No batch is begun while it is away; the rest is told, though it is back at the end."""
+    path = Path(warehouse.url.removeprefix("duckdb:///"))
+    patient = connect(warehouse.url, lock_timeout_s=0.1)
+    monkeypatch.setattr("wb_ops.backfill.ledger.JOURNAL_EVERY_S", 0.0)
+    some = {"name": {"$in": ["r00", "r01", "r02", "r03"]}}
+    request = BackfillRequest(
+        "ann", "trials", compute=lambda run: {"best": 1}, filters=some, safe=True
+    )
+    plan = plan_backfill(request, api, warehouse)
+    project.edit_run("ann", "trials", "r00", summary='{"best": 5}')
+    holders: list[subprocess.Popen[bytes]] = []
+    reading = Fault(
+        Matcher(operation="Runs"), Responder(), action=lambda: holders.append(hold(path))
+    )
+    project.faults.add(reading)
+
+    def release(done: int, total: int) -> None:
+        while holders:
+            holders.pop().communicate(b"\n")
+
+    with pytest.raises(WarehouseUnavailable, match="values of ann/trials were not sent") as caught:
+        execute_backfill(plan, api, patient, release)
+    report = caught.value.report
+    assert [value.run_id for value in report.conflicts] == ["r00"]
+    told = [*report.written, *report.not_sent]
+    assert sorted(value.run_id for value in told) == ["r01", "r02", "r03"]
+    (record,) = list_backfills(warehouse, DATASET)
+    assert record.counts["not_sent"] == len(report.not_sent) > 0
+
+
+def hold(path: Path) -> subprocess.Popen[bytes]:
+    """Another process that keeps the file open until it is told to end."""
+    code = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None
+    holder.stdout.readline()
+    return holder
