@@ -26,14 +26,22 @@ def day(ago: int) -> str:
 class Watched:
     """A project with one run a day, observed and automated as a daemon does it."""
 
-    def __init__(self, bench, condition: dg.AutomationCondition, **chosen: object) -> None:
+    def __init__(
+        self,
+        bench,
+        condition: dg.AutomationCondition,
+        partitions_def: dg.TimeWindowPartitionsDefinition | None = None,
+        lookback: timedelta = timedelta(days=7),
+        **chosen: object,
+    ) -> None:
         self.bench = bench
         for run_id in ("r0", "r1", "r2"):
             bench.server.delete_run("ann", "demo", run_id)
         for ago in range(5):
             self.seed(f"ago{ago}", ago)
-        project = {"entity": "ann", "project": "demo", "partitions_def": created_days(day(30))}
-        self.changes = build_wandb_changes(**project, **chosen, lookback=timedelta(days=7))
+        windows = partitions_def or created_days(day(30))
+        project = {"entity": "ann", "project": "demo", "partitions_def": windows}
+        self.changes = build_wandb_changes(**project, **chosen, lookback=lookback)
         self.assets = build_wandb_assets(
             **project, deps=[self.changes], automation_condition=condition, retry_policy=None
         )
@@ -156,6 +164,35 @@ def test_a_deletion_is_a_change(watched: Watched):
 def test_what_is_older_than_the_lookback_is_not_asked_for(watched: Watched):
     watched.seed("old", 20)
     assert watched.observe() == set()
+
+
+WEEKS = dg.WeeklyPartitionsDefinition(start_date=day(60), end_offset=1)
+MONTHS = dg.MonthlyPartitionsDefinition(start_date=day(200), end_offset=1)
+
+
+@pytest.mark.parametrize(
+    ("partitions_def", "days", "apart", "caught"),
+    [(created_days(day(30)), 7, 1, 7), (WEEKS, 14, 7, 2), (MONTHS, 62, 28, 2)],
+    ids=["days", "weeks", "months"],
+)
+def test_every_edit_that_is_observed_is_launched_that_of_the_oldest_partition_too(
+    bench, partitions_def, days: int, apart: int, caught: int
+):
+    lookback = timedelta(days=days)
+    watched = Watched(bench, late_data_condition(lookback), partitions_def, lookback)
+    watched.observe()
+    watched.evaluate()
+    watched.evaluate()
+    for ago in range(0, days + 2 * apart, apart):
+        watched.seed(f"late{ago}", ago)
+    seen = watched.observe()
+    assert len(seen) == caught
+    assert watched.evaluate() == both(*seen)
+
+
+def test_a_lookback_in_which_no_partition_fits_is_refused():
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"timedelta\(days=31\)"):
+        build_wandb_changes(entity="ann", project="demo", partitions_def=MONTHS)
 
 
 def test_eager_alone_would_miss_it(bench):

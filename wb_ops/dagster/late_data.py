@@ -12,7 +12,7 @@ import dagster as dg
 from wb_ops.dagster.assets import op_name
 from wb_ops.dagster.resource import WandbResource
 from wb_ops.dagster.retries import wandb_retries
-from wb_ops.dagster.run_versions import NO_RUNS, Lookback
+from wb_ops.dagster.run_versions import NO_RUNS, Lookback, refuse_short
 
 if TYPE_CHECKING:
     from wb_ops.export.request import ExportRequest
@@ -25,6 +25,8 @@ Condition: TypeAlias = dg.AutomationCondition[dg.AssetKey]
 
 def late_data_condition(lookback: timedelta = LOOKBACK, retry_cron: str = "0 * * * *") -> Condition:
     """Return `eager()` for all partitions of the lookback window, and for those that failed.
+
+    The window is that of `build_wandb_changes` with the same `lookback`.
 
     `eager()` by itself looks at the latest partition only and never sees a run that changed
     later. It also launches once for each change: without more, a day whose export failed would
@@ -70,13 +72,19 @@ def build_wandb_changes(
 
     Args:
         partitions_def: that of the assets downstream.
-        lookback: how far back changes are looked for; older ones need a reconcile or a backfill.
+        lookback: partitions that begin at most so long before the end of the newest one are
+            looked at; the condition downstream takes the same. At least one partition long, and
+            older changes need a reconcile or a backfill.
         entity, project, dataset, filters, states: as ExportRequest.
         name: last part of the asset key; the dataset is the first.
         wandb: a resource of this asset alone; by default the location's `wandb`.
+
+    Raises:
+        DagsterInvalidDefinitionError: the lookback is shorter than a partition.
     """
     from wb_ops.export import ExportRequest
 
+    refuse_short(partitions_def, lookback)
     request = ExportRequest(
         entity=entity,
         project=project,

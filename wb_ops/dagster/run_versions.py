@@ -28,11 +28,17 @@ class Lookback:
     def of(
         cls, definition: dg.TimeWindowPartitionsDefinition, lookback: timedelta, now: datetime
     ) -> Lookback:
-        """The partitions of `definition` that end inside `lookback`, or later."""
-        windows = {}
+        """Those that begin at most `lookback` before the end of the newest one.
+
+        It is the rule of Dagster's `in_latest_time_window`. A partition that is observed but never
+        launched would lose its change: it is not reported a second time.
+        """
+        windows: dict[str, dg.TimeWindow] = {}
+        earliest = None
         for key in reversed(definition.get_partition_keys(current_time=now)):
             window = definition.time_window_for_partition_key(key)
-            if window.end < now - lookback:
+            earliest = earliest or window.end - lookback
+            if window.start.timestamp() < earliest.timestamp():
                 break
             windows[key] = window
         return cls(dict(reversed(windows.items())))
@@ -60,6 +66,26 @@ class Lookback:
         for node in wandb.get_api().source(str(request.owner)).iter_nodes(chosen):
             if node.get("state") not in OPEN_STATES:
                 yield node
+
+
+def refuse_short(definition: dg.TimeWindowPartitionsDefinition, lookback: timedelta) -> None:
+    """Refuse a lookback in which no whole partition would fit.
+
+    Raises:
+        DagsterInvalidDefinitionError: one of the first twelve partitions is longer.
+    """
+    start, longest = definition.start, timedelta(0)
+    for _ in range(12):
+        window = definition.get_next_partition_window(start, respect_bounds=False)
+        if window is None:
+            break
+        start, longest = window.end, max(longest, window.end - window.start)
+    if lookback < longest:
+        raise dg.DagsterInvalidDefinitionError(
+            f"lookback={lookback} is shorter than a partition ({longest}): Dagster would launch "
+            f"none of them for a late edit. Give build_wandb_changes and late_data_condition "
+            f"lookback=timedelta(days={-(-longest // timedelta(days=1))}) or more."
+        )
 
 
 def _created(node: Node) -> datetime:
