@@ -13,6 +13,7 @@ from wb_ops.dagster import (
     build_wandb_assets,
     created_days,
     run_partitions,
+    sensors,
 )
 from wb_ops.dagster.sensors import MAX_PAGE
 from wb_ops.devserver import Fault, Matcher, Responder
@@ -39,8 +40,8 @@ class Ticks:
             instance=self.bench.instance, cursor=self.cursor, resources=self.bench.resources
         ) as context:
             result = self.sensor(context)
-        if isinstance(result, dg.SensorResult):
-            self.cursor = result.cursor
+            # Dagster takes it from the one or the other, and refuses both.
+            self.cursor = result.cursor if isinstance(result, dg.SensorResult) else context.cursor
         return result
 
     def launched(self) -> list[str | None]:
@@ -161,6 +162,21 @@ def test_a_silent_server_is_not_asked_page_by_page(bench):
         assert 1 <= api.transport.traffic.requests <= 3
 
 
+def test_a_tick_at_a_silent_server_ends_with_its_budget(bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sensors, "TICK_BUDGET_S", 0.6)
+    seed(bench, "a", 1)
+    # It would answer in the end, and the resource would wait for it.
+    bench.wandb = {"max_attempts": 50, "timeout_s": 60.0}
+    bench.fail(Responder.slow(1.5), times=None)
+    ticks = Ticks(bench)
+    skipped = ticks.tick()
+    assert isinstance(skipped, dg.SkipReason)
+    assert "The next tick asks again" in skipped.skip_message
+    bench.server.faults.clear()
+    monkeypatch.undo()
+    assert ticks.launched() == ["a"]
+
+
 def test_what_was_read_before_the_server_broke_off_is_launched(bench):
     for minute, run_id in enumerate("abc"):
         seed(bench, run_id, minute)
@@ -203,8 +219,29 @@ def test_while_the_server_asks_to_wait_no_tick_asks_it(bench):
     ticks = Ticks(bench)
     for _ in range(3):
         assert isinstance(ticks.tick(), dg.SkipReason)
-    assert ticks.cursor is None
     assert len(bench.server.requests) == 1
+    assert json.loads(ticks.cursor) == {"at": START.isoformat(), "seen": {}}
+
+
+@pytest.mark.parametrize("cursor", [None, "nonsense"])
+@pytest.mark.parametrize("first", [Responder.error(502), None], ids=["silent", "nothing new"])
+def test_runs_that_end_while_nobody_looks_are_launched_however_long_that_is(
+    bench, monkeypatch: pytest.MonkeyPatch, first, cursor
+):
+    if first is not None:
+        bench.fail(first)
+    ticks = Ticks(bench, start_at=None)
+    ticks.cursor = cursor
+    assert isinstance(ticks.tick(), dg.SkipReason)
+    seed(bench, "meanwhile", 0, heartbeat_at=datetime.now(UTC) + timedelta(minutes=1))
+    monkeypatch.setattr(sensors, "datetime", TwoHoursLater)
+    assert ticks.launched() == ["meanwhile"]
+
+
+class TwoHoursLater(datetime):
+    @classmethod
+    def now(cls, tz=None):
+        return super().now(tz) + timedelta(hours=2)
 
 
 def test_what_does_not_pass_fails_the_tick(bench):

@@ -53,15 +53,16 @@ def build_finished_runs_sensor(
     A tick costs one request, and one more for each 1,000 runs that ended in one moment; where W&B
     cannot give a page, smaller ones are asked for, for half a minute at most. What was read by
     then is launched, and the next tick goes on after it. W&B not answering at all, or asking to
-    wait, skips the tick and leaves the cursor as it is; what no later tick can cure (a wrong key,
-    no such project) fails it. It needs the resource `wandb`. A run's end is its last heartbeat: a
-    later edit is not one.
+    wait, skips the tick and leaves the cursor where it is; what no later tick can cure (a wrong
+    key, no such project) fails it. It needs the resource `wandb`. A run's end is its last
+    heartbeat: a later edit is not one. One sensor asks for one project: none waits for another.
 
     Args:
         entity, project, filters: as ExportRequest.
         states: the states that count as ended.
         start_at: runs that ended before are not reported; by default half an hour before the
-            first tick. To start anew, clear the cursor in Dagster's page of the sensor.
+            first tick that does not fail. Kept from then on: to start anew, clear the cursor in
+            Dagster's page of the sensor.
         max_runs_per_tick: the rest is reported by the next ticks, the oldest first; at most 400.
         wandb: a resource of this sensor alone; by default the location's `wandb`.
         default_status: off until it is switched on, because it costs requests.
@@ -120,9 +121,10 @@ class _Watch:
         except WbOpsError as error:
             if not error.advice.retryable:
                 raise
-            return dg.SkipReason(f"{error.message} The next tick asks again.")
+            return _skip(context, cursor, f"{error.message} The next tick asks again.")
         if not new:
-            return dg.SkipReason(f"No run of {self.path} has ended since the last tick.")
+            nothing = f"No run of {self.path} has ended since the last tick."
+            return _skip(context, cursor, nothing)
         return sensor_result(new, self.partitions_def, cursor)
 
     def _fetch_new(self, wandb: WandbResource, cursor: Cursor) -> list[EndedRun]:
@@ -144,6 +146,13 @@ class _Watch:
                 if not (new and error.advice.retryable):
                     raise
         return new
+
+
+def _skip(context: dg.SensorEvaluationContext, cursor: Cursor, reason: str) -> dg.SkipReason:
+    # The start is kept from the first tick on. A start that moves until something is launched would
+    # pass by the runs that end while the daemon is down or W&B is silent.
+    context.update_cursor(cursor.dumps())
+    return dg.SkipReason(reason)
 
 
 def _cursor(context: dg.SensorEvaluationContext, start: datetime) -> Cursor:
