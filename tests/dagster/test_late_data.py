@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from wb_ops.dagster import (
+    build_changes_schedule,
     build_wandb_assets,
     build_wandb_changes,
     created_days,
@@ -208,3 +209,35 @@ def test_an_observation_costs_one_request(watched: Watched):
     watched.bench.server.requests.clear()
     watched.observe()
     assert watched.bench.server.requests.operations() == ["Runs"]
+
+
+def scheduled(watched: Watched, policy: dg.RetryPolicy, **options: object):
+    """What the schedule launches."""
+    schedule = build_changes_schedule(watched.changes, retry_policy=policy)
+    defs = dg.Definitions(
+        assets=[watched.changes], schedules=[schedule], resources=watched.bench.resources
+    )
+    return defs.resolve_job_def(schedule.job_name).execute_in_process(
+        instance=watched.bench.instance, raise_on_error=False, **options
+    )
+
+
+def test_an_observation_is_tried_again_as_often_as_its_policy_says(watched: Watched):
+    watched.bench.fail(Responder.error(502), times=2)
+    ran = scheduled(watched, dg.RetryPolicy(max_retries=2, delay=0.01))
+    assert ran.success
+    assert sum(event.is_step_up_for_retry for event in ran.all_events) == 2
+
+
+def test_an_observation_whose_key_is_refused_is_tried_once_and_not_run_again(watched: Watched):
+    watched.bench.fail(Responder.error(401), times=1)
+    ran = scheduled(watched, dg.RetryPolicy(max_retries=2, delay=0.01))
+    assert not ran.success
+    assert not any(event.is_step_up_for_retry for event in ran.all_events)
+    tags = watched.bench.instance.get_run_by_id(ran.run_id).tags
+    assert tags["dagster/retry_on_asset_or_op_failure"] == "false"
+
+
+def test_an_observation_waits_for_a_slot_of_the_pool(watched: Watched):
+    tags = watched.defs.resolve_job_def("observe").nodes[0].definition.tags
+    assert tags["dagster/concurrency_key"] == "wandb_api"

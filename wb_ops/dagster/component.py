@@ -128,7 +128,8 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
     )
     op: OpSpec | None = Field(
         default=None,
-        description="Name, tags, pool and backfill policy of the step. Default pool: wandb_api.",
+        description="Name, tags, pool and backfill policy of the step. Default pool: wandb_api; "
+        "the observation of late data is in the same.",
     )
     translation: Annotated[
         TranslationFn[WandbTableProps] | None,
@@ -195,7 +196,7 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
             deps=[] if source is None else [source],
             automation_condition=self._condition(),
             main_metric=self.main_metric,
-            pool=op.pool or "wandb_api",
+            pool=self._pool(),
             op_tags=op.tags,
             wandb=wandb,
             warehouse=WarehouseResource(url=self.warehouse),
@@ -224,6 +225,9 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
             **options,
         )
 
+    def _pool(self) -> str:
+        return (self.op.pool if self.op else None) or "wandb_api"
+
     def _condition(self) -> dg.AutomationCondition[dg.AssetKey] | None:
         if self.lookback_days is None:
             return None
@@ -248,6 +252,7 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
             filters=self.filters,
             states=self.states,
             lookback=timedelta(days=self.lookback_days),
+            pool=self._pool(),
             wandb=wandb,
         )
 

@@ -11,13 +11,14 @@ import dagster as dg
 
 from wb_ops.dagster.assets import op_name
 from wb_ops.dagster.resource import WandbResource
-from wb_ops.dagster.retries import wandb_retries
+from wb_ops.dagster.retries import DEFAULT_RETRY_POLICY, wandb_retries
 from wb_ops.dagster.run_versions import NO_RUNS, Lookback, refuse_short
 
 if TYPE_CHECKING:
     from wb_ops.export.request import ExportRequest
 
 DATA_VERSION_TAG = "dagster/data_version"
+POOL_TAG = "dagster/concurrency_key"
 LOOKBACK = timedelta(days=14)
 
 Condition: TypeAlias = dg.AutomationCondition[dg.AssetKey]
@@ -57,6 +58,7 @@ def build_wandb_changes(
     lookback: timedelta = LOOKBACK,
     name: str = "changes",
     group_name: str = "wandb",
+    pool: str | None = "wandb_api",
     wandb: WandbResource | None = None,
 ) -> dg.SourceAsset:
     """Return an observable source whose data versions tell which partitions have changed.
@@ -77,6 +79,7 @@ def build_wandb_changes(
             older changes need a reconcile or a backfill.
         entity, project, dataset, filters, states: as ExportRequest.
         name: last part of the asset key; the dataset is the first.
+        pool: the pool that its step takes a slot of.
         wandb: a resource of this asset alone; by default the location's `wandb`.
 
     Raises:
@@ -100,16 +103,28 @@ def build_wandb_changes(
         group_name=group_name,
         description=f"Which days of {entity}/{project} have runs that changed.",
         metadata={"wandb/path": str(request.owner)},
+        # Observable sources have no argument for a pool; this tag is one.
+        op_tags={} if pool is None else {POOL_TAG: pool},
     )
     return decorate(_unbound(observer) if wandb is None else _bound(observer, wandb))
 
 
 def build_changes_schedule(
-    changes: dg.SourceAsset, cron_schedule: str = "*/15 * * * *"
+    changes: dg.SourceAsset,
+    cron_schedule: str = "*/15 * * * *",
+    *,
+    retry_policy: dg.RetryPolicy | None = DEFAULT_RETRY_POLICY,
 ) -> dg.ScheduleDefinition:
-    """Return a schedule that observes what `build_wandb_changes` returned; off at first."""
+    """Return a schedule that observes what `build_wandb_changes` returned; off at first.
+
+    Without the retry policy an error that passes, such as a 502, fails the observation at once.
+    """
     name = op_name("__".join(changes.key.path))
-    job = dg.define_asset_job(f"observe_{name}", dg.AssetSelection.assets(changes.key))
+    job = dg.define_asset_job(
+        f"observe_{name}",
+        dg.AssetSelection.assets(changes.key),
+        op_retry_policy=retry_policy,
+    )
     return dg.ScheduleDefinition(job=job, cron_schedule=cron_schedule)
 
 
@@ -140,7 +155,7 @@ class _Observer:
     def observe(
         self, context: dg.OpExecutionContext, wandb: WandbResource
     ) -> dg.DataVersionsByPartition:
-        with wandb_retries():
+        with wandb_retries(context):
             window = Lookback.of(self.partitions_def, self.lookback, datetime.now(UTC))
             changed = {
                 partition: version
