@@ -36,11 +36,14 @@ def test_all_checks_pass_on_a_sound_export(bench):
 
 def test_a_history_that_does_not_add_up_is_an_error_until_it_does(bench):
     break_one_history(bench)
-    first = results(bench.run())["history.history_complete"]
+    ran = bench.run()
+    first = results(ran)["history.history_complete"]
     assert not first.passed
     assert first.severity is dg.AssetCheckSeverity.ERROR
     assert first.description == "1 of 3 histories do not add up."
     assert "| failed |" in first.metadata["wandb/receipts"].value
+    logged = [entry.user_message for entry in bench.instance.all_logs(ran.result.run_id)]
+    assert "1 of 3 receipts do not add up: see them in the metadata" in logged
     assert results(bench.run())["history.history_complete"].passed
 
 
@@ -131,3 +134,20 @@ def test_a_blocking_check_holds_back_what_is_downstream(bench):
 def test_checks_can_be_left_out(bench):
     none = WandbChecks(history_complete=False, unique_steps=False, schema_change=False)
     assert results(bench.run(export(checks=none))) == {}
+
+
+@pytest.mark.parametrize("what", ["checks", "assets"])
+def test_partitioned_assets_without_a_partition_export_nothing(bench, what: str):
+    assets = export(partitions_def=created_days("2026-03-01"))
+    chosen = dg.AssetSelection.checks_for_assets(assets)
+    if what == "assets":
+        chosen = dg.AssetSelection.assets(assets)
+    job = dg.define_asset_job("answer", chosen)
+    defs = dg.Definitions(assets=[assets], jobs=[job], resources=bench.resources)
+    bench.server.requests.clear()
+    ran = defs.resolve_job_def("answer").execute_in_process(
+        instance=bench.instance, raise_on_error=False
+    )
+    (failure,) = [event for event in ran.all_events if event.is_step_failure]
+    assert "this launch has none" in failure.step_failure_data.user_failure_data.description
+    assert len(bench.server.requests) == 0

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from wb_ops.errors import InvalidRequest
+
 if TYPE_CHECKING:
     from wb_ops.export.request import ExportRequest
 
@@ -69,9 +71,20 @@ class Slice:
     def of(
         cls, context: dg.AssetExecutionContext, definition: dg.PartitionsDefinition | None
     ) -> Slice | None:
-        """The step's partitions, or None for assets without."""
-        if definition is None or not (context.has_partition_key or context.has_partition_key_range):
+        """The step's partitions, or None for assets without.
+
+        Raises:
+            InvalidRequest: the assets have partitions and the step has none (retry: never).
+        """
+        if definition is None:
             return None
+        if not (context.has_partition_key or context.has_partition_key_range):
+            raise InvalidRequest(
+                "These assets have partitions and this launch has none, so that it would work on "
+                "the whole project. Checks launched by themselves have no partition either: they "
+                "are answered where partitions are materialized. Materialize the partitions that "
+                "are to be checked."
+            )
         keys = tuple(context.partition_keys)
         if isinstance(definition, dg.TimeWindowPartitionsDefinition):
             return cls(keys, tuple(definition.time_window_for_partition_key(key) for key in keys))

@@ -108,7 +108,10 @@ class ProjectExport:
         report = execute_export(plan, api, store, log_progress)
         context.log.info(str(report))
         if report.unsound:
-            context.log.warning(f"{len(report.unsound)} histories do not add up: see the receipts")
+            context.log.warning(
+                f"{len(report.unsound)} of {len(report.receipts)} receipts do not add up: see them "
+                "in the metadata"
+            )
         page = project_url(api, request.owner)
         load = {**export_metadata(plan, report, page), **meter.used()}
         yield from self._report(context, store, specs, part, report, page, load)
