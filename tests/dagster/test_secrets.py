@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
+import os
 import traceback
+from collections.abc import Callable
+from datetime import UTC, datetime
 
 import dagster as dg
 import pytest
+from dagster._core.remote_representation.external_data import RepositorySnap
 
-from wb_ops.dagster import WarehouseResource, build_wandb_assets
+from wb_ops.dagster import (
+    WandbBackfill,
+    WandbProjectComponent,
+    WarehouseResource,
+    build_wandb_assets,
+)
 from wb_ops.devserver import Responder
 
 
 @pytest.fixture
-def kept(bench, tmp_path, monkeypatch: pytest.MonkeyPatch, capfd, caplog):
-    """Runs assets on an instance on disk; returns all that is kept, shown and printed of it."""
+def keep(tmp_path, capfd, caplog):
+    """Does work on an instance on disk; returns all that is kept, shown and printed of it."""
+
+    def keep(work: Callable[[dg.DagsterInstance], list[str]]) -> str:
+        with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+            texts = work(instance)
+            for stored in instance.get_runs():
+                texts += [
+                    repr(stored),
+                    repr(instance.get_job_snapshot(stored.job_snapshot_id)),
+                    repr(instance.all_logs(stored.run_id)),
+                    repr(instance.get_execution_plan_snapshot(stored.execution_plan_snapshot_id)),
+                ]
+            texts += [*capfd.readouterr(), caplog.text]
+        files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
+        return "\n".join([*texts, *(content.decode("latin-1") for content in files)])
+
+    return keep
+
+
+@pytest.fixture
+def kept(bench, keep, monkeypatch: pytest.MonkeyPatch):
+    """Materializes assets; returns all that is kept of it."""
     monkeypatch.setenv("WANDB_API_KEY", bench.key)
 
     def run(api_key: str | None, *assets: dg.AssetsDefinition, warehouse: str | None = None) -> str:
-        with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+        def work(instance: dg.DagsterInstance) -> list[str]:
             bench.instance = instance
             bench.wandb = {"api_key": api_key}
             bench.url = warehouse
-            ran = bench.run(*assets)
-            stored = instance.get_run_by_id(ran.result.run_id)
-            texts = [
-                repr(stored),
-                repr(instance.get_job_snapshot(stored.job_snapshot_id)),
-                repr(instance.all_logs(ran.result.run_id)),
-                repr(instance.get_execution_plan_snapshot(stored.execution_plan_snapshot_id)),
-                repr(bench.resources),
-                *capfd.readouterr(),
-                caplog.text,
-            ]
-        files = [path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()]
-        return "\n".join([*texts, *(content.decode("latin-1") for content in files)])
+            bench.run(*assets)
+            return [repr(bench.resources)]
+
+        return keep(work)
 
     return run
 
@@ -102,6 +123,45 @@ def test_the_password_of_a_warehouse_bound_to_the_assets_is_nowhere(bench, kept,
     text = kept(None, assets)
     assert "postgresql://postgres@" in text
     assert PASSWORD not in text
+
+
+def test_literals_of_a_component_are_nowhere(bench, keep, postgres: str):
+    today = datetime.now(UTC)
+    bench.server.seed_run("ann", "demo", "now", created_at=today, history=[{"val_acc": 0.5}])
+    component = WandbProjectComponent(
+        entity="ann", project="demo", base_url=bench.server.url, api_key=bench.key,
+        warehouse=os.environ[postgres], partitions="created_day", start_date=f"{today:%Y-%m-%d}",
+        lookback_days=1, has_sensor=True,
+        backfills=[WandbBackfill(name="best", recipe='best("val_acc")')],
+    )  # fmt: skip
+    defs = dg.build_defs_for_component(component)
+
+    def work(instance: dg.DagsterInstance) -> list[str]:
+        (schedule,), (sensor,) = defs.schedules, defs.sensors
+        observed = defs.resolve_job_def(schedule.job_name).execute_in_process(instance=instance)
+        tables = [one for one in defs.assets if isinstance(one, dg.AssetsDefinition)]
+        ran = dg.materialize(tables, instance=instance, partition_key=f"{today:%Y-%m-%d}")
+        assert observed.success
+        assert ran.success
+        with dg.build_sensor_context(instance=instance) as context:
+            ticked = sensor(context)
+        return [repr(ticked), repr(component), snapshot_of(defs)]
+
+    text = keep(work)
+    for made in ("best_val_acc", "changes", "finished_runs", "postgresql://postgres@"):
+        assert made in text
+    assert bench.key not in text
+    assert PASSWORD not in text
+
+
+def snapshot_of(defs: dg.Definitions) -> str:
+    """What a code location tells the web server of itself."""
+    return dg.serialize_value(RepositorySnap.from_def(defs.get_repository_def()))
+
+
+def test_the_search_would_find_a_literal_key_in_the_snapshot_of_a_location(bench):
+    defs = dg.Definitions(assets=[bench.export], resources=bench.resources)
+    assert bench.key in snapshot_of(defs)
 
 
 @pytest.mark.parametrize(
