@@ -61,7 +61,7 @@ killed = build_wandb_assets(**place("killed", timeout_s=1000.0), pool=None, max_
 
 
 @dg.asset(pool="wandb_limited")
-def meanwhile() -> None:
+def meanwhile(literal: WandbResource) -> None:
     """Can only run while `limited` does not hold the slot."""
 
 
@@ -92,6 +92,7 @@ defs = dg.Definitions(
             "late_data", target=dg.AssetSelection.assets(daily), minimum_interval_seconds=5
         ),
     ],
+    resources={"literal": WandbResource(api_key=os.environ["TEST_LITERAL"])},
     # A process less for each run; `limited` has the usual executor.
     executor=dg.in_process_executor,
 )

@@ -29,6 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 PROJECT = Path(__file__).with_name("daemon_project.py")
 KEY = "canary" * 8
+# Given to the location as it should not be: Dagster keeps it, and the search has to find it.
+LITERAL = "parrot" * 8
 # Far more than it takes: other tests may have the machine too.
 PATIENCE_S = 500
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -76,10 +78,23 @@ class Dev:
         self.until(lambda: len(self.runs(**wanted)) >= times)
         return self.runs(**wanted)[0]
 
-    def exported(self) -> list[str]:
-        """The W&B runs for which the sensor has launched."""
-        runs = self.runs(statuses=[dg.DagsterRunStatus.SUCCESS])
-        return sorted(run.tags["wandb/run_id"] for run in runs if "wandb/run_id" in run.tags)
+    def launched(self) -> list[str]:
+        """The W&B runs for which the sensor has launched, once for each launch, however it went."""
+        return sorted(run.tags["wandb/run_id"] for run in self.runs() if "wandb/run_id" in run.tags)
+
+    def kept(self) -> str:
+        """All that Dagster keeps: its files as they are, and what they hold packed."""
+        texts = [
+            path.read_bytes().decode("latin-1") for path in self.folder.rglob("*") if path.is_file()
+        ]
+        for run in self.runs():
+            texts += [
+                repr(run),
+                repr(self.instance.get_job_snapshot(run.job_snapshot_id)),
+                repr(self.instance.get_execution_plan_snapshot(run.execution_plan_snapshot_id)),
+                repr(self.instance.all_logs(run.run_id)),
+            ]
+        return "\n".join(texts)
 
     def records(self, table: str) -> list[dg.EventLogRecord]:
         """The materializations of a table of the daily project."""
@@ -131,6 +146,7 @@ def dev(servers: dict[str, DevServer], tmp_path_factory: pytest.TempPathFactory)
         "DAGSTER_DISABLE_TELEMETRY": "true",
         "PYTHONPATH": str(ROOT),
         "WANDB_API_KEY": KEY,
+        "TEST_LITERAL": LITERAL,
         "TEST_FOLDER": str(folder),
         "TEST_TODAY": TODAY.isoformat(),
         **{f"TEST_{name.upper()}": server.url for name, server in servers.items()},
@@ -234,11 +250,21 @@ def tables(warehouse: Warehouse) -> list[list[dict[str, Any]]]:
     ]
 
 
-def test_the_sensor_fires_once_for_each_run_that_ends_and_partitions_appear(dev: Dev):
-    dev.until(lambda: dev.exported() == ["first"])
-    assert dev.instance.get_dynamic_partitions("ann__demo__run_ids") == ["first"]
+@pytest.fixture(scope="module")
+def before_later(dev: Dev) -> list[str]:
+    """Two runs have ended one after the other and are exported; the launches before the second."""
+    dev.until_success(tags={"wandb/run_id": "first"})
+    launched = dev.launched()
     dev.servers["demo"].seed_run("ann", "demo", "later", history=HISTORY)
-    dev.until(lambda: dev.exported() == ["first", "later"])
+    dev.until_success(tags={"wandb/run_id": "later"})
+    return launched
+
+
+def test_the_sensor_fires_once_for_each_run_that_ends_and_partitions_appear(
+    dev: Dev, before_later: list[str]
+):
+    assert before_later == ["first"]
+    assert dev.launched() == ["first", "later"]
     assert dev.instance.get_dynamic_partitions("ann__demo__run_ids") == ["first", "later"]
 
 
@@ -302,9 +328,12 @@ def test_a_401_is_tried_once_and_the_run_is_not_run_again(dev: Dev):
     assert len(dev.servers["refused"].requests) == 1
 
 
-def test_nothing_was_launched_twice_and_the_key_is_nowhere(dev: Dev):
-    assert dev.exported() == ["first", "later"]
+def test_nothing_was_launched_twice_and_the_key_is_nowhere(dev: Dev, before_later: list[str]):
+    dev.until(lambda: dev.runs(job_name="refused")[0].is_finished)
+    dev.until_success(job_name="limited")
+    assert dev.launched() == ["first", "later"]
     assert len(dev.runs(job_name="refused")) == 1
-    stored = b"".join(path.read_bytes() for path in dev.folder.rglob("*") if path.is_file())
-    assert b"ann__demo" in stored
-    assert KEY.encode() not in stored
+    kept = dev.kept()
+    assert "ann__demo" in kept
+    assert LITERAL in kept, "the search would not find a key that Dagster keeps"
+    assert KEY not in kept
