@@ -182,8 +182,10 @@ class Stager:
     def _write(self, table: pa.Table) -> Path:
         # Not named after the run: an id may be longer than a file's name.
         path = self.folder / f"{uuid4().hex}.parquet"
+        # Numbers seldom repeat: a dictionary of them costs three times the write, and is dropped.
+        texts = [field.name for field in table.schema if field.type == pa.string()]
         try:
-            pq.write_table(table, path, compression="lz4")
+            pq.write_table(table, path, compression="lz4", use_dictionary=texts)
         except OSError as exc:
             raise WarehouseRefused(
                 f"Rows cannot be staged in {self.folder.parent}: {exc}. Make room there, or set "
