@@ -150,6 +150,21 @@ def test_an_update_keeps_what_the_summary_has_not_sent(api: Api, server: DevServ
     assert (now.config, now.notes) == ({"y": 2}, "n")
 
 
+def test_a_write_of_the_summary_takes_nobodys_edits_for_its_own(api: Api, server: DevServer):
+    server.seed_run("ann", "trials", "r1", config={"lr": 1}, notes="old", tags=["a"])
+    run = api.run("ann/trials/r1")
+    assert run.config == {"lr": 1}
+    theirs = api.run("ann/trials/r1")
+    theirs.notes, theirs.config["lr"] = "theirs", 2
+    theirs.tags.append("theirs")
+    theirs.update()
+    run.summary.update({"best": 1})
+    run.update()
+    now = api.run("ann/trials/r1")
+    assert (now.notes, now.tags, now.config) == ("theirs", ["a", "theirs"], {"lr": 2})
+    assert dict(now.summary) == {"best": 1}
+
+
 @pytest.mark.parametrize(
     "path",
     ["ann/trials/r1", "/ann/trials/r1", "ann/trials/runs/r1", "ann/trials:r1",

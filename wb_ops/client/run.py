@@ -272,8 +272,9 @@ class Run(RunFields):
     ) -> str | None:
         change = Change(self.id, summary=changes, removed=frozenset(removed))
         node = self._write(change, include_running=include_running)
-        self._node = node
         text = node.get("summaryMetrics")
+        # The summary alone: `update` compares name, tags, config with what they were read from.
+        self._node = {**self._node, "summaryMetrics": text}
         return str(text) if text is not None else None
 
     def _write(self, change: Change, *, include_running: bool) -> Node:
