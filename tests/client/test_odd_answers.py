@@ -72,6 +72,35 @@ class TestHistories:
         operations = server.requests.operations()
         assert (operations.count(SOURCES), operations.count("RunHistoryKeys")) == (1, 2)
 
+    def test_a_server_without_exports_may_have_rows_after_its_last_step(
+        self, server: DevServer, api: Api
+    ):
+        refusal = Responder.error(400, 'Cannot query field "parquetHistory" on type "Run".')
+        server.faults.add(Fault(Matcher(operation=SOURCES), refusal, times=None))
+        late = {"historyLineCount": 6, "historyKeys": {"lastStep": 2}}
+        answer(server, "RunHistoryKeys", late)
+        assert self.read(api) == ROWS
+        assert server.requests.operations().count("HistoryPage") == 1
+        run = api.run("ann/trials/r1")
+        assert list(run.scan_history(min_step=4, max_step=5)) == [ROWS[4]]
+
+    def test_a_server_that_answers_for_no_window_is_found_out(self, server: DevServer, once: Api):
+        exports = {"parquetUrls": [], "liveData": [{"_step": 0}]}
+        answer(server, SOURCES, {"historyKeys": {"lastStep": 10**6}, "parquetHistory": exports})
+        page = Matcher(operation="HistoryPage")
+        server.faults.add(Fault(page, Responder.error(500), times=3000))
+        with pytest.raises(ServerUnavailable):
+            self.read(once)
+        assert server.requests.operations().count("HistoryPage") < 1000
+
+    def test_windows_are_not_halved_for_ever(
+        self, server: DevServer, once: Api, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(windows, "MAX_HALVING_S", 0.0)
+        server.faults.add(Fault(Matcher(operation="HistoryPage"), Responder.error(500)))
+        with pytest.raises(ServerUnavailable):
+            self.read(once)
+
     def test_another_refusal_says_nothing_about_exports(self, server: DevServer, api: Api):
         server.faults.add(Fault(Matcher(operation=SOURCES), Responder.error(400, "no such thing")))
         with pytest.raises(InvalidRequest, match="no such thing"):
@@ -94,6 +123,8 @@ class TestHistories:
             self.read(once)
 
     def test_rows_of_another_window_are_left_out(self, server: DevServer, api: Api):
+        exports = {"parquetUrls": [], "liveData": [{"_step": 0}]}
+        answer(server, SOURCES, {"historyKeys": {"lastStep": 5}, "parquetHistory": exports})
         rows = [json.dumps({"_step": step, "x": 1.5}) for step in (-3, 2, 10**6)]
         answer(server, "HistoryPage", {"history": rows})
         assert self.read(api) == [{"_step": 2, "x": 1.5}]

@@ -28,7 +28,7 @@ from wb_ops.client.sources import (
     fetch_many_sources,
     fetch_sources,
 )
-from wb_ops.client.windows import read_windows
+from wb_ops.client.windows import UNKNOWN_END, Window, read_windows
 from wb_ops.errors import InvalidRequest, ServerUnavailable
 
 __all__ = ["HistoryReader", "RawHistory", "Require", "Selection", "joined"]
@@ -181,10 +181,12 @@ class HistoryReader:
         first, last = found.first_live_step, found.last_step
         if selection.min_step is not None:
             first = max(first, selection.min_step)
-        if selection.max_step is not None:
-            last = selection.max_step - 1 if last is None else min(selection.max_step - 1, last)
+        stop = UNKNOWN_END if selection.max_step is None else selection.max_step
+        if last is not None and found.live_rows is not None:
+            stop = min(stop, last + 1)
         rows = found.line_count if found.live_rows is None else found.live_rows
-        for window in read_windows(self._pool(), source, run_id, first, last, rows):
+        windows = read_windows(self._pool(), source, run_id, Window(first, stop), last, rows)
+        for window in windows:
             part = live.add(window.rows, window.table)
             yield live_piece(part, window.steps, sum(map(len, window.rows)))
 

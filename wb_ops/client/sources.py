@@ -31,7 +31,8 @@ class HistorySources:
     """Signed URLs of exported files, the first live step, and the server's counters.
 
     `last_step` is None where the server does not say; `first_live_step` is None where every row
-    is exported. `live_rows` is how many are not, as far as the server says.
+    is exported. `live_rows` is how many are not; None where the server does not name them: then
+    rows may lie after `last_step`, which comes from a summary of the keys that lags behind.
     """
 
     line_count: int

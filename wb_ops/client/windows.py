@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import deque
+import time
 from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from itertools import compress, pairwise, starmap
 import pyarrow as pa
 
 from wb_ops.client.operations import HISTORY_PAGE
-from wb_ops.client.paging import is_too_much, prefers_smaller
+from wb_ops.client.paging import MAX_HALVING_S, is_too_much, prefers_smaller
 from wb_ops.client.source import RunSource
 from wb_ops.errors import CommError, MalformedResponse
 from wb_ops.tables.plain_rows import read_plain, read_steps
@@ -24,20 +24,26 @@ ROWS_PER_WINDOW = 4_000
 SAMPLES = 5_000
 # Windows that are asked for or wait to be taken, so that a long history is not held in memory.
 WINDOWS_AHEAD = 32
-# The end of the search where the server does not know the last step.
+# The end of the search where the server may not know the last step.
 UNKNOWN_END = 2**53
 
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """The steps start <= `_step` < stop."""
+    """The steps start <= `_step` < stop; `middle` is where to split, if not in the middle."""
 
     start: int
     stop: int
+    middle: int | None = None
+
+    @property
+    def can_halve(self) -> bool:
+        """Whether it holds more than one step."""
+        return self.stop - self.start > 1
 
     def halves(self) -> tuple[Window, Window]:
-        """Split in the middle."""
-        middle = (self.start + self.stop) // 2
+        """Split in two."""
+        middle = self.middle or (self.start + self.stop) // 2
         return Window(self.start, middle), Window(middle, self.stop)
 
 
@@ -57,26 +63,31 @@ def read_windows(
     pool: Executor,
     source: RunSource,
     run_id: str,
-    first_step: int,
+    wanted: Window,
     last_step: int | None,
     line_count: int,
 ) -> Iterator[WindowRows]:
-    """Yield the rows from `first_step` to `last_step`, window by window as they arrive.
+    """Yield the rows of the wanted steps, window by window as they arrive.
 
-    Windows are sized for `ROWS_PER_WINDOW` rows and read concurrently, a bounded number at a
-    time; one that is too dense is halved. A gap of any size costs one request for each halving.
+    Windows are sized for `ROWS_PER_WINDOW` rows and read concurrently, a bounded number at a time;
+    what is wanted after `last_step` goes with the last one. A window that is too dense, or too
+    much for the server, is halved. A gap of any size costs one request for each halving.
 
     Raises:
         MalformedResponse: more rows share one step than one answer can hold.
+        CommError: by the table in `errors`; also where windows were halved for `MAX_HALVING_S`
+            seconds and the server could answer for none of them.
     """
-    stop = UNKNOWN_END if last_step is None else last_step + 1
-    waiting = _initial_windows(first_step, stop, line_count)
-    halves: deque[Window] = deque()
+    waiting = _initial_windows(wanted, last_step, line_count)
+    # The last one first: a server that fails everywhere is found out at a single step, after as
+    # many requests as there are halvings, not after one for every step.
+    halves: list[Window] = []
     pending: dict[Future[WindowRows | None], Window] = {}
+    deadline = time.monotonic() + MAX_HALVING_S
     try:
         while True:
             while len(pending) < WINDOWS_AHEAD and (
-                window := halves.popleft() if halves else next(waiting, None)
+                window := halves.pop() if halves else next(waiting, None)
             ):
                 pending[pool.submit(_fetch, source, run_id, window)] = window
             if not pending:
@@ -84,41 +95,49 @@ def read_windows(
             done, _ = wait(pending, return_when=FIRST_COMPLETED)
             for future in done:
                 window = pending.pop(future)
-                answer = future.result()
+                try:
+                    answer = future.result()
+                except CommError as error:
+                    is_late = time.monotonic() > deadline
+                    if is_late or not (window.can_halve and is_too_much(error)):
+                        raise
+                    halves.extend(window.halves())
+                    continue
                 if answer is None:
                     halves.extend(window.halves())
                 elif answer.rows:
                     yield answer
+                deadline = time.monotonic() + MAX_HALVING_S
     finally:
         for future in pending:
             future.cancel()
 
 
-def _initial_windows(start: int, stop: int, line_count: int) -> Iterator[Window]:
-    if stop <= start:
+def _initial_windows(wanted: Window, last_step: int | None, line_count: int) -> Iterator[Window]:
+    start = wanted.start
+    known = wanted.stop if last_step is None else min(last_step + 1, wanted.stop)
+    if known <= start:
+        known = wanted.stop
+    if known <= start:
         return
-    count = max(1, min(math.ceil(line_count / ROWS_PER_WINDOW), stop - start))
-    bounds = [start + (stop - start) * index // count for index in range(count + 1)]
-    yield from starmap(Window, pairwise(bounds))
+    count = max(1, min(math.ceil(line_count / ROWS_PER_WINDOW), known - start))
+    bounds = [start + (known - start) * index // count for index in range(count + 1)]
+    yield from starmap(Window, pairwise(bounds[:-1]))
+    middle = known if known < wanted.stop else None
+    yield Window(bounds[-2], wanted.stop, middle)
 
 
 def _fetch(source: RunSource, run_id: str, window: Window) -> WindowRows | None:
-    """Return the window's rows, or None if it must be halved."""
+    """Return the window's rows, or None if it is too dense and must be halved."""
     operation = source.operation(
         "HistoryPage", HISTORY_PAGE, name=run_id, minStep=window.start, maxStep=window.stop,
         samples=SAMPLES,
     )  # fmt: skip
-    can_halve = window.stop - window.start > 1
-    try:
-        fields = source.fetch_run_fields(operation, prefers_smaller if can_halve else None)
-    except CommError as error:
-        if can_halve and is_too_much(error):
-            return None
-        raise
+    fields = source.fetch_run_fields(operation, prefers_smaller if window.can_halve else None)
     rows = fields.get("history") or []
     if len(rows) < SAMPLES:
         return _inside(window, rows)
-    if can_halve:
+    if window.can_halve:
         return None
     raise MalformedResponse(
         f"Run {source.path}/{run_id} has {SAMPLES} or more rows at step {window.start}: "
