@@ -162,6 +162,24 @@ def test_a_body_that_cannot_be_unpacked_is_ours(body: bytes):
         _ = api_of(url).viewer
 
 
+@pytest.mark.parametrize("status", [200, 500])
+def test_a_body_nested_without_end_is_ours(status: int):
+    body = b"[" * 100_000
+    head = f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    with answering(head + body) as (url, _):
+        api = api_of(url)
+        with pytest.raises(MalformedResponse if status == 200 else ServerUnavailable):
+            _ = api.viewer
+        with pytest.raises(MalformedResponse if status == 200 else ServerUnavailable):
+            api.transport._exchange("a token")
+
+
+def test_certificates_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nope")
+    with pytest.raises(InvalidRequest, match=r"/nope.*REQUESTS_CA_BUNDLE"):
+        _ = api_of("https://127.0.0.1:9").viewer
+
+
 def test_total_time_is_bounded(server: DevServer):
     server.faults.add(Fault(RUN, Responder.error(502), times=None))
     settings = Settings(

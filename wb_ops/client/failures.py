@@ -50,6 +50,15 @@ def mapped(facts: Facts, *, is_write: bool) -> Iterator[None]:
         description = _describe(exc)
         _scrub(exc, description)
         raise cls(f"{facts.get('operation')}: {description}", exc, **facts) from exc
+    except OSError as exc:
+        if exc.errno is not None:
+            raise
+        # requests' own check of the file of certificates; what a system call says has a number.
+        raise InvalidRequest(
+            f"{facts.get('operation')}: {exc}. Check REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE.",
+            exc,
+            **facts,
+        ) from exc
 
 
 def _error_class(exc: Exception) -> type[CommError]:

@@ -129,7 +129,7 @@ def read_token(response: Response, facts: Facts) -> dict[str, Any]:
     try:
         answer = json.loads(response.body)
         return {"access_token": answer["access_token"], "expires_in": float(answer["expires_in"])}
-    except (ValueError, TypeError, KeyError) as exc:
+    except (ValueError, TypeError, KeyError, RecursionError) as exc:
         raise _unreadable("holds no access token", facts, False, None) from exc
 
 
@@ -189,7 +189,7 @@ def _messages(answer: Mapping[str, Any]) -> list[str]:
 def _error_text(body: bytes) -> str:
     try:
         answer = json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):
         text = body.decode("utf-8", "replace")
         return "" if "<html" in text.lower() else _cut(text)
     return _cut("; ".join(_messages(answer)) if isinstance(answer, dict) else "")
