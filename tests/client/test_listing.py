@@ -91,6 +91,24 @@ def test_too_many_broken_runs_in_a_row_are_the_servers_fault(listing: Any):
     runs, _ = listing(set(range(10, 10 + MAX_BROKEN_IN_A_ROW + 1)), -5)
     with pytest.raises(ServerUnavailable):
         list(runs)
+    assert runs.broken == {}
+
+
+def test_a_run_that_one_of_two_readings_gives_is_not_broken(
+    listing: Any, caplog: pytest.LogCaptureFixture
+):
+    runs, world = listing({3}, -8)
+    ids = []
+    for run in runs:
+        ids.append(run.id)
+        if run.id == "r4":
+            assert set(runs.broken) == {"r3"}
+            # The count falls, so that the listing is read again.
+            world.runs[29].is_deleted = world.runs[0].is_poison = True
+            world.runs[3].is_poison = False
+    assert sorted(ids) == sorted(f"r{n}" for n in range(29))
+    assert runs.broken == {}
+    assert "the server counts" not in caplog.text
 
 
 def test_a_run_asked_for_by_id_that_cannot_be_given_is_told(listing: Any):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,6 +32,7 @@ class Listing:
         asked: the variables `filters` and `order`.
         counts: the server's count of matching runs, of each page.
         on_broken: told each run that is skipped.
+        listed: ids of the runs that an earlier reading gave: they are not left out.
     """
 
     path: str
@@ -39,6 +40,7 @@ class Listing:
     fetch_project: Callable[[Operation, GivesUp | None], dict[str, Any]]
     asked: Mapping[str, str]
     on_broken: OnBroken | None = None
+    listed: Set[str] = frozenset()
     counts: list[int] = field(default_factory=list)
     has_read: bool = False
     broken: dict[str, CommError] = field(default_factory=dict)
@@ -62,8 +64,9 @@ class Listing:
         operation = self.operation("RunNames", RUN_NAMES, **self.asked, cursor=cursor, perPage=1)
         connection: Connection = self.fetch_project(operation, None).get("runs") or {}
         edges = connection.get("edges") or []
-        for edge in edges:
-            self._report(edge["node"]["name"], error)
+        for run_id in (edge["node"]["name"] for edge in edges):
+            if run_id not in self.listed:
+                self._report(run_id, error)
         return {**connection, "edges": [{"cursor": edge.get("cursor")} for edge in edges]}
 
     def require_some(self) -> None:

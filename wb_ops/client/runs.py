@@ -131,7 +131,10 @@ class Runs(LazyList[Run]):
     def _restart(self) -> None:
         super()._restart()
         self._count = None
+        self.broken.clear()
 
     def _iter_runs(self, page_size: int) -> Iterator[Run]:
         for node in self._nodes(page_size=page_size):
+            # What could not be listed before may be there where the listing is read again.
+            self.broken.pop(node["name"], None)
             yield Run(self._source, self._reader, node)

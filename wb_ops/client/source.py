@@ -142,7 +142,7 @@ class RunSource:
         _check(filters or {})
         seen: set[str] = set()
         for _ in range(LISTING_PASSES):
-            listing = self._listing(filters, order, on_broken)
+            listing = self._listing(filters, order, on_broken, seen)
             counts = listing.counts
             pages = iter_pages(listing.fetch, page_size, largest=largest_page, skip=listing.skip)
             for page in pages:
@@ -162,10 +162,11 @@ class RunSource:
         filters: Mapping[str, Any] | None,
         order: str,
         on_broken: OnBroken | None,
+        seen: set[str],
     ) -> Listing:
         asked = {"filters": _filter_text(filters), "order": order}
         fetch = self.fetch_project_fields
-        return Listing(self.path, self.operation, fetch, asked, on_broken)
+        return Listing(self.path, self.operation, fetch, asked, on_broken, seen)
 
 
 def _unseen(nodes: Iterable[Node], seen: set[str]) -> Iterator[Node]:
