@@ -7,7 +7,13 @@ from typing import Any
 
 import pytest
 
-from wb_ops import Api, IncompleteHistory, MalformedResponse, ServerUnavailable
+from wb_ops import (
+    Api,
+    IncompleteHistory,
+    InvalidRequest,
+    MalformedResponse,
+    ServerUnavailable,
+)
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 
 DOWNLOAD = Matcher(origin="storage")
@@ -70,6 +76,18 @@ def test_windows_of_steps(server: DevServer, api: Api):
 def test_keys_mean_rows_that_hold_any(server: DevServer, api: Api):
     seed(server, [{"_step": 0, "a": 1}, {"_step": 1, "b": 2}, {"_step": 2, "c": 3}])
     assert read(api, keys=["a", "b"]) == [{"_step": 0, "a": 1}, {"_step": 1, "b": 2}]
+
+
+def test_arguments_that_are_none_are_refused_at_once(server: DevServer, api: Api):
+    server.seed_run("ann", "trials", "r1")
+    run = api.run("ann/trials/r1")
+    for size in (0, -1):
+        with pytest.raises(InvalidRequest, match=f"page_size={size}"):
+            run.scan_history(page_size=size)
+    with pytest.raises(InvalidRequest, match="require='every': give 'any' or 'all'"):
+        run.scan_history(require="every")
+    with pytest.raises(InvalidRequest, match="require='every'"):
+        api.scan_histories([run], require="every")
 
 
 def test_an_expired_url_is_asked_for_again(server: DevServer, api: Api):

@@ -20,6 +20,7 @@ from wb_ops.client.summary import Summary
 from wb_ops.client.writing import Change, write_changes
 from wb_ops.errors import (
     IncompleteHistory,
+    InvalidRequest,
     MalformedResponse,
     NotFound,
     OutcomeUnknown,
@@ -151,10 +152,18 @@ class Run(RunFields):
         `use_cache` is taken for the sake of W&B's signature: nothing is cached here, so that an
         old copy is never read. Lazy: memory holds about 100,000 rows of the history at a time,
         and `page_size` rows are turned into Python values at a time.
+
+        Raises:
+            InvalidRequest: an argument that is none; at once (retry: never).
         """
+        if page_size < 1:
+            raise InvalidRequest(f"page_size={page_size}: give 1 or more.")
+        selection = Selection(_keys(keys), min_step, max_step, require)
+        return self._iter_rows(selection, page_size)
+
+    def _iter_rows(self, selection: Selection, page_size: int) -> Iterator[dict[str, Any]]:
         from wb_ops.tables.history import to_rows
 
-        selection = Selection(_keys(keys), min_step, max_step, require)
         with self._read(selection) as raw:
             for merged in raw.iter_merged():
                 table = raw.select(merged.table)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from wb_ops.errors import InvalidRequest
 from wb_ops.tables.history import OWN_COLUMNS
 
 Require = Literal["any", "all"]
-# Columns that belong to a row whatever keys are asked for.
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +20,19 @@ class Selection:
 
     `keys` None means all; else rows that hold any (or all: `require`) of the keys.
     `min_step` is included, `max_step` is not.
+
+    Raises:
+        InvalidRequest: `require` is neither (retry: never).
     """
 
     keys: tuple[str, ...] | None = None
     min_step: int | None = None
     max_step: int | None = None
     require: Require = "any"
+
+    def __post_init__(self) -> None:
+        if self.require not in get_args(Require):
+            raise InvalidRequest(f"require={self.require!r}: give 'any' or 'all'.")
 
     @property
     def columns(self) -> tuple[str, ...] | None:
