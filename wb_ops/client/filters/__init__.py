@@ -24,7 +24,7 @@ from wb_ops.client.filters.builder import (
 from wb_ops.client.filters.check import check, require_valid
 from wb_ops.client.filters.evaluate import matches
 from wb_ops.client.filters.findings import Finding, Severity
-from wb_ops.client.filters.node import RunFields, run_node
+from wb_ops.client.filters.node import RunValues, run_node
 
 run_id = Field("name")
 display_name = Field("displayName")
@@ -44,7 +44,7 @@ __all__ = [
     "Field",
     "Filter",
     "Finding",
-    "RunFields",
+    "RunValues",
     "Severity",
     "TagsField",
     "TimeField",

@@ -11,12 +11,15 @@ import operator
 import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from wb_ops.client.filters.check import require_valid
 from wb_ops.client.filters.names import ORDERINGS, TIME_FIELDS, canonical
 from wb_ops.client.filters.node import MISSING, RunView
 from wb_ops.client.filters.values import parse_time
+
+if TYPE_CHECKING:
+    from wb_ops.client.run import Run
 
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": operator.gt,
@@ -26,7 +29,7 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }
 
 
-def matches(filters: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
+def matches(filters: Mapping[str, Any], run: Mapping[str, Any] | Run) -> bool:
     """Tell whether a run matches; what `check` only warns of is evaluated.
 
     A key that itself holds dots is found here, unlike on the server, and goes before a nested
@@ -35,8 +38,8 @@ def matches(filters: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
 
     Args:
         filters: a filter; an empty one matches every run.
-        run: the run as the server sends it (`config` and `summaryMetrics` as JSON text), or what
-            `run_node` makes of a run's values.
+        run: a `Run`, as it was when it was read; the run as the server sends it (`config` and
+            `summaryMetrics` as JSON text), or what `run_node` makes of a run's values.
 
     Raises:
         InvalidRequest: `check` finds an error, or the filter names a field that `run` was read
@@ -44,7 +47,7 @@ def matches(filters: Mapping[str, Any], run: Mapping[str, Any]) -> bool:
         MalformedResponse: the run's config or summary is no JSON object (retry: backoff).
     """
     require_valid(filters)
-    return _matches(filters, RunView(run))
+    return _matches(filters, RunView(run if isinstance(run, Mapping) else run.load()))
 
 
 def _matches(filters: Mapping[str, Any], run: RunView) -> bool:

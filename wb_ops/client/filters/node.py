@@ -36,7 +36,7 @@ _ARGUMENTS = {
 }
 
 
-class RunFields(TypedDict, total=False):
+class RunValues(TypedDict, total=False):
     """What is known of a run, under the names of this package's fields."""
 
     run_id: str
@@ -55,7 +55,7 @@ class RunFields(TypedDict, total=False):
     summary: Mapping[str, object]
 
 
-def run_node(**fields: Unpack[RunFields]) -> dict[str, object]:
+def run_node(**fields: Unpack[RunValues]) -> dict[str, object]:
     """Return a run for `matches` from plain values, for tests and for runs read elsewhere.
 
     What is not given is unknown, which is not null: a filter on it is refused.
@@ -66,7 +66,7 @@ def run_node(**fields: Unpack[RunFields]) -> dict[str, object]:
     node: dict[str, object] = {}
     for member, argument in _ARGUMENTS.items():
         if argument in fields:
-            value = fields[argument]  # type: ignore[literal-required]  # one of RunFields' names
+            value = fields[argument]  # type: ignore[literal-required]  # one of RunValues' names
             is_time = member.endswith("At") and value is not None
             node[member] = time_text(value, argument) if is_time else value
     for name in ("state", "group", "host", "tags"):
