@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.adapters import HTTPAdapter
 
+from wb_ops import __version__
 from wb_ops.client.auth import Unsigned, WandbAuth
 from wb_ops.client.downloads import Sink, disk_errors
 from wb_ops.client.failures import BodyRefused, BodyTooLate
@@ -24,7 +25,7 @@ CHUNK_BYTES = 1 << 18
 MIN_BYTES_PER_S = 1024
 # A file slower than this is given up once `max_total_s` has passed; any other body is anyhow.
 MIN_FILE_BYTES_PER_S = 64 * 1024
-USER_AGENT = "W&B Public Client wb_ops/0.1.0"
+USER_AGENT = f"W&B Public Client wb_ops/{__version__}"
 
 # A proxy of the environment is for other machines.
 NO_PROXY: Any = {"http": None, "https": None, "all": None}
