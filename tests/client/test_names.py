@@ -66,6 +66,10 @@ def test_every_form_of_a_path(path: str, parts: list[str]):
         ("https://wandb.ai/ann/trials", ["ann", "trials"]),
         ("https://wandb.ai/ann/trials/workspace?nw=1", ["ann", "trials"]),
         ("https://wandb.ai/ann/trials/runs/r1", ["ann", "trials"]),
+        ("https://wandb.ai/ann/trials/groups/g/workspace", ["ann", "trials"]),
+        ("https://wandb.ai/ann/trials/a-new-page", ["ann", "trials"]),
+        ("http://host:8080/prefix/ann/trials/artifacts", ["ann", "trials"]),
+        ("http://host:8080/prefix/ann/trials", ["ann", "trials"]),
         ("https://forge.coreweave.com/wandb/ann/my%20trials/table", ["ann", "my trials"]),
     ],
 )

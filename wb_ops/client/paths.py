@@ -7,7 +7,10 @@ from urllib.parse import unquote, urlsplit
 
 _URL = re.compile(r"https?://", re.IGNORECASE)
 # What follows the project in the address of a page of the project itself.
-_PROJECT_PAGES = frozenset({"workspace", "table", "runs", "sweeps", "reports", "overview"})
+_PROJECT_PAGES = frozenset(
+    {"workspace", "table", "runs", "sweeps", "reports", "overview", "groups", "artifacts", "jobs",
+     "automations", "weave"}
+)  # fmt: skip
 
 
 def item_path_parts(path: str) -> list[str]:
@@ -31,6 +34,9 @@ def project_path_parts(path: str) -> list[str]:
     text = path.strip()
     if _URL.match(text):
         parts = _segments(text)
+        if urlsplit(text).hostname == "wandb.ai":
+            # No prefix there, whatever page follows.
+            return parts[:2]
         pages = (at for at, part in enumerate(parts) if at >= 2 and part in _PROJECT_PAGES)
         return parts[: next(pages, None)][-2:]
     return [part.strip() for part in text.strip("/ ").split("/")]
