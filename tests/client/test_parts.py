@@ -5,13 +5,14 @@ from __future__ import annotations
 import io
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wb_ops import Api, MalformedResponse
+from wb_ops import Api, InvalidRequest, MalformedResponse
 from wb_ops.client import parts
 from wb_ops.client.parts import clusters, file_pieces
 from wb_ops.client.raw import RawHistory
@@ -36,6 +37,26 @@ def raw(files: list[io.BytesIO], selection: Selection = ALL) -> RawHistory:
         for piece in file_pieces(file, "ann/trials/r1", number)
     ]
     return RawHistory("ann/trials/r1", tuple(pieces), selection, "parquet", 0)
+
+
+def test_a_small_file_of_very_many_rows_stays_small_in_memory(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(parts, "ROWS_PER_MERGE", 100_000)
+    rows = 10_000_000
+    file = io.BytesIO()
+    table = pa.table({"_step": np.zeros(rows, np.int64)})
+    pq.write_table(table, file, row_group_size=rows, write_statistics=False)
+    assert len(file.getvalue()) < 50_000
+    pool = pa.proxy_memory_pool(pa.default_memory_pool())
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        (piece,) = file_pieces(file, "ann/trials/r1")
+        monkeypatch.setattr(parts, "MAX_CELLS_AT_ONCE", rows - 1)
+        with pytest.raises(InvalidRequest, match="declares 10,000,000 values"):
+            list(piece.iter_tables(None))
+        assert pool.max_memory() < 20_000_000
+    finally:
+        pa.set_memory_pool(before)
 
 
 step_lists = st.lists(st.lists(st.integers(0, 60), min_size=1, max_size=20), max_size=6)

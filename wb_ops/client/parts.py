@@ -10,11 +10,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from wb_ops.errors import MalformedResponse
+from wb_ops.errors import InvalidRequest, MalformedResponse
 
 # Small pieces are merged together up to about this many rows, or cells where rows are wide.
 ROWS_PER_MERGE = 100_000
 CELLS_PER_MERGE = 4_000_000
+# A row group that must be in memory as a whole may hold so many; a file of a few bytes can declare
+# any number of rows.
+MAX_CELLS_AT_ONCE = 500_000_000
 # Text of a live row that weighs as much as a cell of a column.
 CHARS_PER_CELL = 4
 
@@ -44,7 +47,17 @@ class Piece:
         return self.file is None
 
     def read(self, names: Sequence[str] | None) -> pa.Table:
-        """Read a row group, of its columns those in `names` (None: all)."""
+        """Read a row group, of its columns those in `names` (None: all).
+
+        Raises:
+            InvalidRequest: it is too large to be in memory at once (retry: never).
+        """
+        cells = self.rows * len(self.column_names(names))
+        if cells > MAX_CELLS_AT_ONCE:
+            raise InvalidRequest(
+                f"A row group of an exported history declares {cells:,} values, more than the "
+                f"{MAX_CELLS_AT_ONCE:,} that are read at once: ask for fewer keys."
+            )
         return self._file.read_row_group(self.part, columns=self._chosen(names))
 
     def iter_tables(self, names: Sequence[str] | None) -> Iterator[pa.Table]:
@@ -87,8 +100,15 @@ class Piece:
         return min(ROWS_PER_MERGE, CELLS_PER_MERGE // max(1, len(self.column_names(names))))
 
     def _is_increasing(self) -> bool:
-        steps = self.read(["_step"])["_step"].to_numpy()
-        return bool((steps[1:] > steps[:-1]).all())
+        last: Any = None
+        for steps in _iter_steps(self._file, self.part):
+            values = steps.to_numpy(zero_copy_only=False)
+            if last is not None and not values[0] > last:
+                return False
+            if not (values[1:] > values[:-1]).all():
+                return False
+            last = values[-1]
+        return True
 
 
 def file_pieces(content: IO[bytes] | pa.NativeFile, path: str, number: int = 0) -> list[Piece]:
@@ -161,8 +181,17 @@ def _statistics(
 
 
 def _read_bounds(file: pq.ParquetFile, group: int) -> tuple[float, float]:
-    steps = file.read_row_group(group, columns=["_step"])["_step"]
-    if steps.null_count:
-        raise pa.ArrowInvalid("a row without _step")
-    bounds = pc.min_max(steps).as_py()
-    return bounds["min"], bounds["max"]
+    lows, highs = [], []
+    for steps in _iter_steps(file, group):
+        if steps.null_count:
+            raise pa.ArrowInvalid("a row without _step")
+        bounds = pc.min_max(steps).as_py()
+        lows.append(bounds["min"])
+        highs.append(bounds["max"])
+    return min(lows), max(highs)
+
+
+def _iter_steps(file: pq.ParquetFile, group: int) -> Iterator[pa.Array]:
+    """The steps of a row group bit by bit: what it declares need not fit into memory."""
+    for batch in file.iter_batches(ROWS_PER_MERGE, row_groups=[group], columns=["_step"]):
+        yield batch.column(0)
