@@ -79,6 +79,20 @@ class TestRuns:
         assert len(list(Api(settings=settings).runs("ann/trials", per_page=4))) == 7
         assert [one.variables["perPage"] for one in server.requests] == [4, 2, 2, 2, 2]
 
+    def test_one_that_goes_and_one_that_comes_hide_none(self, api: Api, server: DevServer):
+        server.seed_runs(
+            {"entity": "ann", "project": "busy", "run_id": f"r{n}",
+             "created_at": f"2026-01-01T00:00:{n:02}"}
+            for n in range(50)
+        )  # fmt: skip
+        ids = []
+        for run in api.runs("ann/busy", order="+created_at", per_page=30):
+            ids.append(run.id)
+            if run.id == "r5":
+                server.delete_run("ann", "busy", "r0")
+                server.seed_run("ann", "busy", "r50", created_at="2026-01-02T00:00:00")
+        assert sorted(ids) == sorted(f"r{n}" for n in range(51))
+
     def test_to_frame_has_a_row_a_run(self, api: Api):
         frame = api.runs("ann/trials", order="+created_at").to_frame()
         assert list(frame.run_id) == [f"r{index}" for index in range(7)]

@@ -14,6 +14,8 @@ from wb_ops.errors import CommError
 
 # So many broken runs with none between them that can be read: it is the server, not a run.
 MAX_BROKEN_IN_A_ROW = 5
+# Pages of so many runs begin with one that is known; in smaller ones it would cost too much.
+MIN_OVERLAPPING = 20
 
 log = logging.getLogger("wb_ops")
 
@@ -33,6 +35,7 @@ class Listing:
         counts: the server's count of matching runs, of each page.
         on_broken: told each run that is skipped.
         listed: ids of the runs that an earlier reading gave: they are not left out.
+        has_moved: a page began with a run that is new: others before it may have been passed over.
     """
 
     path: str
@@ -43,22 +46,30 @@ class Listing:
     listed: Set[str] = frozenset()
     counts: list[int] = field(default_factory=list)
     has_read: bool = False
+    has_moved: bool = False
     broken: dict[str, CommError] = field(default_factory=dict)
     _broken_in_a_row: int = 0
+    _given: set[str] = field(default_factory=set)
+    _tail: list[dict[str, Any]] = field(default_factory=list)
 
     def fetch(self, cursor: str | None, size: int) -> Connection:
-        """Fetch a page of `size` runs."""
-        operation = self.operation("Runs", RUNS, **self.asked, cursor=cursor, perPage=size)
+        """Fetch a page of `size` runs; the first may be the last one of the page before."""
+        overlaps = size >= MIN_OVERLAPPING and len(self._tail) == 2
+        overlaps = overlaps and cursor == self._tail[1].get("cursor")
+        after = self._tail[0].get("cursor") if overlaps else cursor
+        operation = self.operation("Runs", RUNS, **self.asked, cursor=after, perPage=size)
         project = self.fetch_project(operation, prefers_smaller if size > 1 else None)
         self.counts.append(int(project.get("runCount") or 0))
         connection: Connection = project.get("runs") or {}
         if connection.get("edges"):
             self.has_read, self._broken_in_a_row = True, 0
+        self._take(connection, overlaps=overlaps)
         return connection
 
     def skip(self, cursor: str | None, error: CommError) -> Connection:
         """Find out which run comes after the cursor, report it, and give the place after it."""
         self._broken_in_a_row += 1
+        self._tail = []
         if self._broken_in_a_row > MAX_BROKEN_IN_A_ROW:
             raise error
         operation = self.operation("RunNames", RUN_NAMES, **self.asked, cursor=cursor, perPage=1)
@@ -73,6 +84,14 @@ class Listing:
         """Raise if not one run could be read: a failing server must not pass for an empty list."""
         if self.broken and not self.has_read:
             raise next(iter(self.broken.values()))
+
+    def _take(self, connection: Connection, *, overlaps: bool) -> None:
+        """Cursors may count positions: one run that goes and one that comes leave the count."""
+        edges = [edge for edge in connection.get("edges") or [] if edge and edge.get("node")]
+        names = [edge["node"]["name"] for edge in edges]
+        self.has_moved |= overlaps and bool(names) and names[0] not in self._given
+        self._given.update(names)
+        self._tail = edges[-2:]
 
     def _report(self, run_id: str, error: CommError) -> None:
         log.warning("%s/%s cannot be listed and is left out: %s", self.path, run_id, error)

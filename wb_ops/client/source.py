@@ -54,8 +54,9 @@ class RunSource:
         A page that the server cannot produce is halved until the run that breaks it is found;
         that run is logged, told to `on_broken` and left out. Pages grow from `page_size` to
         `largest_page` runs while answers are quick. `on_count` is told the server's count of
-        matching runs with every page. Where the count falls meanwhile, the listing is read again
-        for the runs that moved (three times at most).
+        matching runs with every page. Where the count falls meanwhile, or a page does not go on
+        where the one before ended, the listing is read again for the runs that moved (three times
+        at most).
 
         Raises:
             InvalidRequest: the filters would fail or silently match nothing (retry: never).
@@ -151,7 +152,8 @@ class RunSource:
                 yield from _unseen(page.nodes, seen)
             if needs_some:
                 listing.require_some()
-            if all(later >= earlier for earlier, later in pairwise(counts)):
+            has_fallen = any(later < earlier for earlier, later in pairwise(counts))
+            if not (has_fallen or listing.has_moved):
                 return
             # Cursors count positions: a run that goes moves another one to a page already read.
             log.info("%s: runs were deleted during the listing; reading it again", self.path)
