@@ -134,6 +134,47 @@ def test_a_password_in_a_url_is_refused_while_the_dag_is_parsed(url: str) -> Non
             assert leaks(str(raised.value).encode()) == []
 
 
+@pytest.mark.parametrize(
+    "expand",
+    [
+        lambda partial, url: partial.expand(warehouse=["duckdb:///x.duckdb", url]),
+        lambda partial, url: partial.expand(warehouse={"to": url}),
+        lambda partial, url: partial.expand_kwargs([{"warehouse": url}]),
+    ],
+    ids=["expand", "expand a dict", "expand_kwargs"],
+)
+@pytest.mark.usefixtures("airflow_home")
+def test_a_password_that_is_mapped_over_is_refused_while_the_dag_is_parsed(
+    expand: Callable[..., Any],
+) -> None:
+    """Airflow stores what a task is mapped over with the Dag."""
+    from wb_ops.airflow import WandbBackfillSummaryOperator, WandbExportOperator
+
+    for operator in (WandbExportOperator, WandbBackfillSummaryOperator):
+        partial = operator.partial(task_id="task", project="demo")
+        with pytest.raises(InvalidRequest, match="conn://") as raised:
+            expand(partial, f"postgresql://ann:{PASSWORD}@db/wandb")
+        assert leaks(str(raised.value).encode()) == []
+        mapped = expand(partial, "postgresql://ann@db/wandb")
+        assert mapped.operator_class is operator
+
+
+@pytest.mark.usefixtures("airflow_home")
+def test_a_password_in_default_args_is_refused_for_mapped_tasks_too() -> None:
+    """They are never built while the Dag file is parsed."""
+    from airflow.sdk import DAG
+
+    from wb_ops.airflow import WandbExportOperator
+
+    url = f"postgresql://ann:{PASSWORD}@db/wandb"
+    with DAG("defaults", schedule=None, default_args={"warehouse": url}):
+        partial = WandbExportOperator.partial(task_id="task")
+        with pytest.raises(InvalidRequest, match="conn://"):
+            partial.expand(project=["demo"])
+        with pytest.raises(InvalidRequest, match="conn://"):
+            partial.expand_kwargs([{"project": "demo"}])
+
+
 @pytest.mark.usefixtures("connection")
 def test_a_password_that_a_template_makes_is_masked_and_refused(
     run_task: Callable[..., Any],

@@ -152,7 +152,7 @@ class TakesWarehouse(WandbOperator):
     def partial(cls, **kwargs: Any) -> Any:
         """As Airflow's; a mapped operator is not built while the Dag file is parsed."""
         _refuse_password(kwargs.get("warehouse"))
-        return super().partial(**kwargs)
+        return _refusing_passwords(super().partial(**kwargs))
 
     def _open_warehouse(self) -> Warehouse:
         return open_warehouse(self.warehouse)
@@ -162,6 +162,48 @@ def _refuse_password(warehouse: object) -> None:
     """Refuse one while the Dag file is parsed, when nothing is stored yet; it may be an XComArg."""
     if isinstance(warehouse, str):
         without_password(warehouse)
+
+
+def _refusing_passwords(partial_operator: Any) -> Any:
+    """Have `expand` and `expand_kwargs` look at literal URLs, which Airflow stores as they are.
+
+    Both are methods of what Airflow's `partial` returns, so it is that class which is extended.
+    """
+    airflows: Any = type(partial_operator)
+
+    class TakesWarehouses(airflows):  # type: ignore[misc]  # known only when it runs
+        __slots__ = ()
+
+        def expand(self, **mapped_kwargs: Any) -> Any:
+            _refuse_passwords(_defaults(self.kwargs))
+            _refuse_passwords(mapped_kwargs.get("warehouse"))
+            return super().expand(**mapped_kwargs)
+
+        def expand_kwargs(self, kwargs: Any, *, strict: bool = True) -> Any:
+            _refuse_passwords(_defaults(self.kwargs))
+            for one in kwargs if isinstance(kwargs, Sequence) else ():
+                _refuse_passwords(one.get("warehouse") if isinstance(one, Mapping) else None)
+            return super().expand_kwargs(kwargs, strict=strict)
+
+    partial_operator.__class__ = TakesWarehouses
+    return partial_operator
+
+
+def _defaults(arguments: Mapping[str, Any]) -> list[object]:
+    """What `default_args` say, which Airflow gives to a mapped operator only in the worker."""
+    places = [arguments.get("default_args")]
+    places += [getattr(arguments.get(one), "default_args", None) for one in ("dag", "task_group")]
+    return [(place or {}).get("warehouse") for place in places]
+
+
+def _refuse_passwords(warehouses: object) -> None:
+    """Refuse one in what a task is mapped over: a list of URLs, a dict of them, or an XComArg."""
+    if isinstance(warehouses, Mapping):
+        warehouses = [*warehouses, *warehouses.values()]
+    elif not isinstance(warehouses, list | tuple):
+        warehouses = [warehouses]
+    for one in warehouses:
+        _refuse_password(one)
 
 
 class WandbWarehouseOperator(TakesWarehouse, WandbProjectOperator):
