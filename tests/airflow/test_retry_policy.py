@@ -101,6 +101,9 @@ def test_the_delay_is_capped() -> None:
     decision = WandbRetryPolicy(max_delay_s=60).evaluate(error, 1, 4)
     assert decision.retry_delay == timedelta(seconds=60)
     assert decision.reason == "W&B 429 Retry-After=7200s, capped at 60s"
+    patient = WandbRetryPolicy(max_delay_s=7200).evaluate(error, 1, 4)
+    assert patient.retry_delay == timedelta(hours=2)
+    assert patient.reason == "W&B 429 Retry-After=7200s"
 
 
 def test_a_busy_warehouse_is_named() -> None:

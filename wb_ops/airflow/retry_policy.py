@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from wb_ops.airflow.waits import LONGEST_WAIT_S, doubled, throttle_wait_s
+from wb_ops.airflow.waits import LONGEST_WAIT_S, SHORTEST_WAIT_S, doubled
 from wb_ops.errors import AdviceKind, WarehouseError, WbOpsError, find_error
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class WandbRetryPolicy(RetryPolicy):
             )
         if advice.seconds is None:
             return self._backoff(error, try_number, context)
-        delay_s = min(throttle_wait_s(error, 0, 0.0), self.max_delay_s)
+        delay_s = min(max(advice.seconds, SHORTEST_WAIT_S), self.max_delay_s)
         capped = f", capped at {delay_s:g}s" if delay_s < advice.seconds else ""
         return RetryDecision.retry(
             delay=timedelta(seconds=delay_s),
