@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -59,3 +60,30 @@ def test_the_mirror_is_never_read(export: Callable[..., Any], warehouse: str) ->
     assert seen["watermark"] == result["watermark"] != ahead["watermark"]
     state = wb_ops.connect(warehouse).read_tables("ann__demo", ("_wb_state",))["_wb_state"]
     assert state["watermark"].to_pylist()[0].isoformat() == result["watermark"]
+
+
+@pytest.mark.parametrize("staging", [None, "staging"])
+def test_a_store_that_is_away_fails_no_committed_export(
+    run_task: Callable[..., Any],
+    warehouse: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    staging: str | None,
+) -> None:
+    """Its last word is to forget the plan; without a folder there is none."""
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse
+    from airflow.sdk.execution_time.context import TaskStateStoreAccessor
+
+    from wb_ops.airflow import WandbExportOperator
+
+    def away(*_: Any) -> None:
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+    monkeypatch.setattr(TaskStateStoreAccessor, "delete", away)
+    folder = staging and str(tmp_path / staging)
+    task = run_task(WandbExportOperator, project="demo", warehouse=warehouse, staging=folder)
+    assert (task.state, task.try_number) == ("success", 1)
+    told = [one for one in caplog.messages if "the plan that is carried out" in one]
+    assert len(told) == (1 if staging else 0)

@@ -171,7 +171,8 @@ class WandbExportOperator(AnnouncesExport, WandbExportRequestOperator):
             else:
                 report = wb_ops.execute_export(plan, api, warehouse, self._log_progress)
         result = self._announce(context, api, plan, report, warehouse)
-        forget_plan(context)
+        if self.staging:
+            forget_plan(context)
         return result
 
     def _execute_staged(

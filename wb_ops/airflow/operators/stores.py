@@ -59,9 +59,16 @@ def open_plan(
 
 
 def forget_plan(context: Context) -> None:
-    """Forget a plan that is carried out: a task that is cleared later plans anew."""
-    if (store := context.get("task_state_store")) is not None:
+    """Forget a plan that is carried out: a task that is cleared later plans anew.
+
+    The export is committed by now, so a store that cannot be written is logged and fails no task.
+    """
+    if (store := context.get("task_state_store")) is None:
+        return
+    try:
         store.delete(PLAN_KEY)
+    except AirflowRuntimeError as error:
+        log.warning("the task's state store still has the plan that is carried out: %s", error)
 
 
 def mirror_watermark(context: Context, asset: Asset, value: Mapping[str, Any]) -> None:
