@@ -91,6 +91,27 @@ def test_many_tasks_write_what_one_writes(
     assert json.dumps(rows_of(warehouse)) == json.dumps(rows_of(other))
 
 
+def test_shards_may_be_json_text(run_dag: Callable[..., Any], tmp_path: Path) -> None:
+    """As another tool or a Param gives them; Airflow shows them by their index."""
+    from airflow.sdk import DAG
+
+    from wb_ops.airflow import WandbExportShardOperator, WandbHook
+
+    target = wb_ops.connect(f"duckdb:///{tmp_path}/w.duckdb")
+    with WandbHook().get_conn() as api:
+        request, folder = wb_ops.ExportRequest("ann", "demo"), str(tmp_path / "staging")
+        plan = wb_ops.plan_export(request, api, target, folder=folder)
+    parts = [
+        json.dumps({"plan_uri": plan.uri, "shard": one.index, "shards": one.count})
+        for one in plan.shards(2)
+    ]
+    with DAG("json_shards", schedule=None) as dag:
+        WandbExportShardOperator.partial(task_id="shard", retries=0).expand(shard=parts)
+    done = run_dag(dag)
+    assert done.state == "success"
+    assert [task.rendered_map_index for task in tasks_of(done, "shard")] == ["0", "1"]
+
+
 def test_nothing_to_read_is_no_shard_and_still_a_commit(export: Callable[..., Any]) -> None:
     """Airflow skips what is mapped over nothing; the load and its watermark are written."""
     export(filters={"state": "finished"})

@@ -29,6 +29,12 @@ if TYPE_CHECKING:
     from wb_ops.export import ExportPlan
 
 PLAN_URI_KEY = "plan_uri"
+# Airflow renders it when the work is done: what it cannot render would fail the task then. A
+# shard given as JSON text is text there, and has the index that Airflow shows by itself.
+SHARD_OF_SHARDS = (
+    "{% if task.shard is mapping %}{{ task.shard.shard + 1 }} of {{ task.shard.shards }}"
+    "{% else %}{{ ti.map_index }}{% endif %}"
+)
 
 
 class WandbPlanExportOperator(WandbExportRequestOperator):
@@ -122,7 +128,7 @@ class WandbExportShardOperator(WandbOperator):
         self,
         *,
         shard: Mapping[str, Any] | str | XComArg,
-        map_index_template: str | None = "{{ task.shard.shard + 1 }} of {{ task.shard.shards }}",
+        map_index_template: str | None = SHARD_OF_SHARDS,
         **kwargs: Any,
     ) -> None:
         super().__init__(map_index_template=map_index_template, **kwargs)
