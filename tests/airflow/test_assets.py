@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from wb_ops.errors import InvalidRequest
+
 pytestmark = pytest.mark.usefixtures("airflow_home")
 
 
@@ -76,3 +78,14 @@ def test_a_dag_on_it_survives_serialization() -> None:
     document = str(DagSerialization.serialize_dag(dag))
     assert "WandbRunsFinishedEventTrigger" in document
     DagSerialization.deserialize_dag(DagSerialization.serialize_dag(dag))
+
+
+def test_a_single_state_is_not_taken_for_its_letters() -> None:
+    """Neither by the asset nor by the trigger of one run."""
+    from wb_ops.airflow import wandb_runs_asset
+    from wb_ops.airflow.triggers.run import WandbRunTrigger
+
+    with pytest.raises(InvalidRequest, match="states='finished': give a list"):
+        wandb_runs_asset("ann/demo", states="finished")
+    with pytest.raises(InvalidRequest, match="states='finished': give a list"):
+        WandbRunTrigger("ann/demo/run0", "wandb_default", states="finished")

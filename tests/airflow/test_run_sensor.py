@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from wb_ops.devserver import Fault, Matcher, Responder
+from wb_ops.errors import InvalidRequest
 
 pytestmark = pytest.mark.usefixtures("connection")
 RUN = Matcher(operation="Run")
@@ -157,3 +158,12 @@ def test_the_run_may_be_a_template_or_a_url(wait: Callable[..., Any], server: An
     """What a training task returned."""
     task = wait("run0", run="{{ '" + server.url + "/ann/demo/runs/run0' }}")
     assert task.state == "success"
+
+
+@pytest.mark.parametrize("name", ["allowed_states", "failed_states"])
+def test_a_single_state_is_not_taken_for_its_letters(name: str) -> None:
+    """The sensor would wait for a run in state f, i, n ... until its timeout."""
+    from wb_ops.airflow import WandbRunSensor
+
+    with pytest.raises(InvalidRequest, match=f"{name}='finished': give a list"):
+        WandbRunSensor(task_id="task", run="ann/demo/run0", **{name: "finished"})

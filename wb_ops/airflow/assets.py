@@ -45,6 +45,7 @@ def wandb_runs_asset(
 
     Raises:
         ValueError: `path` is not entity/project.
+        InvalidRequest: `states` is text (retry: never).
     """
     entity, project = _parse(path)
     trigger = WandbRunsFinishedEventTrigger(

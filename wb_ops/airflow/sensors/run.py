@@ -18,7 +18,7 @@ from wb_ops.airflow.links import WandbRunLink
 from wb_ops.airflow.operators.deferral import default_deferrable
 from wb_ops.airflow.retry_policy import DEFAULT_RETRY_POLICY, RETRIES, policy_argument
 from wb_ops.airflow.triggers.events import checked_event
-from wb_ops.airflow.triggers.run import ENDED, TIMEOUT, WandbRunTrigger
+from wb_ops.airflow.triggers.run import ENDED, TIMEOUT, WandbRunTrigger, checked_states
 from wb_ops.airflow.waits import is_throttle
 from wb_ops.errors import WbOpsError, find_error
 
@@ -51,6 +51,7 @@ class WandbRunSensor(BaseSensorOperator):
     Raises:
         AirflowFailException: the run ended in one of `failed_states`.
         AirflowSensorTimeout: it did not end within `timeout` seconds.
+        InvalidRequest: `allowed_states` or `failed_states` is text (retry: never).
         WbOpsError: unwrapped, with the advice that the retry policy reads.
     """
 
@@ -78,8 +79,8 @@ class WandbRunSensor(BaseSensorOperator):
         )
         # BaseOperator has a method run, so the attribute needs another name than the argument.
         self.run_path = run
-        self.allowed_states = tuple(allowed_states)
-        self.failed_states = tuple(failed_states)
+        self.allowed_states = checked_states("allowed_states", allowed_states)
+        self.failed_states = checked_states("failed_states", failed_states)
         self.wandb_conn_id = wandb_conn_id
         self.deferrable = default_deferrable() if deferrable is None else deferrable
 

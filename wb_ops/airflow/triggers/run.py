@@ -11,7 +11,7 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from wb_ops.airflow.triggers.events import class_path, error_event, trigger_event
 from wb_ops.airflow.triggers.polling import Patience, ask
-from wb_ops.errors import WbOpsError
+from wb_ops.errors import InvalidRequest, WbOpsError
 
 if TYPE_CHECKING:
     from wb_ops.client.api import Api
@@ -32,6 +32,9 @@ class WandbRunTrigger(BaseTrigger):
         wandb_conn_id: a connection of type `wandb`.
         poll_interval_s: seconds between two requests.
         deadline_epoch_s: when to give up, in seconds since 1970; None: never.
+
+    Raises:
+        InvalidRequest: `states` is text (retry: never).
     """
 
     def __init__(
@@ -45,7 +48,7 @@ class WandbRunTrigger(BaseTrigger):
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no types here
         self.run_path = run
         self.wandb_conn_id = wandb_conn_id
-        self.states = list(states)
+        self.states = list(checked_states("states", states))
         self.poll_interval_s = poll_interval_s
         self.deadline_epoch_s = deadline_epoch_s
 
@@ -98,3 +101,14 @@ class WandbRunTrigger(BaseTrigger):
         if self.deadline_epoch_s is None:
             return float("inf")
         return self.deadline_epoch_s - time.time()
+
+
+def checked_states(name: str, states: Sequence[str]) -> tuple[str, ...]:
+    """Return states as they are; text is not taken for its letters.
+
+    Raises:
+        InvalidRequest: it is text (retry: never).
+    """
+    if isinstance(states, str):
+        raise InvalidRequest(f'{name}={states!r}: give a list of states, such as ["finished"].')
+    return tuple(states)

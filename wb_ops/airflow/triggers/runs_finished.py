@@ -13,7 +13,7 @@ from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 from wb_ops.airflow.triggers.cursor import Cursor, EndedRun, utc_text
 from wb_ops.airflow.triggers.events import class_path, trigger_event
 from wb_ops.airflow.triggers.polling import Patience, ask
-from wb_ops.airflow.triggers.run import TERMINAL_STATES
+from wb_ops.airflow.triggers.run import TERMINAL_STATES, checked_states
 
 if TYPE_CHECKING:
     from wb_ops.client.api import Api
@@ -40,6 +40,9 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
         states: which ends count.
         filters: which runs: a MongoDB-style dict.
         poll_interval_s: seconds between two requests.
+
+    Raises:
+        InvalidRequest: `states` is text (retry: never).
     """
 
     def __init__(
@@ -55,7 +58,7 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
         self.entity = entity
         self.project = project
         self.wandb_conn_id = wandb_conn_id
-        self.states = list(states)
+        self.states = list(checked_states("states", states))
         self.filters = dict(filters or {})
         self.poll_interval_s = poll_interval_s
 
