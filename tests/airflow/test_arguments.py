@@ -53,6 +53,24 @@ def test_other_text_is_no_flag(given: str) -> None:
         parse_flag("dry_run", given)
 
 
+@pytest.mark.parametrize("given", [3, "3", " 3 "])
+def test_a_count_is_a_number_or_its_text(given: Any) -> None:
+    """Nothing and empty text are no count."""
+    from wb_ops.airflow.operators.arguments import parse_count
+
+    assert parse_count("max_runs", given, 1) == 3
+    assert parse_count("max_runs", None, 1) is parse_count("max_runs", " ", 1) is None
+
+
+@pytest.mark.parametrize("given", [0, "0", "-1", "1.5", "None", True])
+def test_anything_else_is_no_count(given: Any) -> None:
+    """The error names the argument and the least."""
+    from wb_ops.airflow.operators.arguments import parse_count
+
+    with pytest.raises(InvalidRequest, match=r"max_runs=.*: give a whole number, 1 or more"):
+        parse_count("max_runs", given, 1)
+
+
 @pytest.mark.parametrize("given", [{"a": 1}, '{"a": 1}'])
 def test_filters_are_a_dict_or_its_json(given: Any) -> None:
     """Nothing and empty text are no filters."""

@@ -138,6 +138,52 @@ def test_only_missing_values_are_written_where_asked_to(
     assert summaries("steps") == {"run0": 99, "run1": 4}
 
 
+def test_a_file_gives_the_values_and_the_target_says_where(
+    backfill: Callable[..., Any], tmp_path: Path
+) -> None:
+    """As templates, as all the rest; also into the run that still logs where asked to."""
+    from wb_ops.airflow import WandbHook
+
+    (tmp_path / "values.csv").write_text("run_id,seed\nrun1,7\nrun2,8\n")
+    task = backfill(
+        file="{{ params.folder }}/values.csv",
+        target="{{ 'config' }}",
+        include_running="{{ true }}",
+        include_incomplete="{{ true }}",
+        safe="{{ true }}",
+        max_changes="{{ 2 }}",
+        params={"folder": str(tmp_path)},
+    )
+    result = task.xcom_pull(task_ids="task")
+    assert (result["written"], result["failed"], result["unverified"]) == (2, 0, 0)
+    with WandbHook().get_conn() as api:
+        assert {run.id: run.config.get("seed") for run in api.runs("ann/demo")} == {
+            "run0": None,
+            "run1": 7,
+            "run2": 8,
+        }
+
+
+def test_more_changes_than_allowed_are_not_written(
+    backfill: Callable[..., Any], summaries: Callable[[str], dict[str, Any]]
+) -> None:
+    """The task fails at once: no retry makes them fewer."""
+    task = backfill(python_callable=steps, max_changes="1")
+    assert (task.state, task.try_number) == ("failed", 1)
+    assert summaries("steps") == {}
+
+
+def test_a_value_that_is_refused_fails_the_task_and_is_counted(
+    backfill: Callable[..., Any], server: Any
+) -> None:
+    """For the task that comes after it, whatever its trigger rule is."""
+    server.faults.add(Fault(WRITE, Responder.error(403), times=None))
+    task = backfill(python_callable=steps, filters={"name": "run1"})
+    assert (task.state, task.try_number) == ("failed", 1)
+    counts = task.xcom_pull(task_ids="task", key="backfill_report")
+    assert (counts["written"], counts["failed"], counts["unverified"]) == (0, 1, 0)
+
+
 @pytest.mark.parametrize(
     ("answer", "tries", "writes"),
     [(Responder.error(502), 2, 2), (Responder.lost_answer(), 1, 1)],
@@ -170,6 +216,8 @@ def test_a_lost_answer_to_a_write_is_looked_up(
         {"sql": "select 1 as run_id"},
         {"python_callable": steps, "policy": "sometimes"},
         {"python_callable": steps, "dry_run": "perhaps"},
+        {"python_callable": steps, "target": "nowhere"},
+        {"python_callable": steps, "max_changes": "few"},
     ],
     # Not the values: they name an address, which differs between processes.
     ids=[
@@ -180,6 +228,8 @@ def test_a_lost_answer_to_a_write_is_looked_up(
         "no value",
         "policy",
         "dry_run",
+        "target",
+        "max_changes",
     ],
 )
 @pytest.mark.usefixtures("exported")

@@ -34,7 +34,7 @@ def test_each_run_that_matches_is_an_element(listed: Callable[..., Any], server:
 
 def test_chunks_hold_every_run_once(listed: Callable[..., Any]) -> None:
     """The last chunk is shorter; names say what is in it."""
-    _, chunks = listed(chunk_size=2)
+    _, chunks = listed(chunk_size="{{ 2 }}")
     assert chunks == [
         {"run_ids": ["run0", "run1"], "name": "run0 … run1 (2)"},
         {"run_ids": ["run2"], "name": "run2"},
@@ -61,14 +61,13 @@ def test_a_list_that_airflow_cannot_map_is_refused(
 
 def test_the_remedy_is_named() -> None:
     """The smallest chunk that fits."""
-    from wb_ops.airflow.operators.filter_runs import WandbFilterRunsOperator
+    from wb_ops.airflow.operators.filter_runs import _fitting
     from wb_ops.errors import InvalidRequest
 
-    task = WandbFilterRunsOperator(task_id="task")
     runs = [{"run_id": str(number), "name": str(number)} for number in range(2050)]
     with pytest.raises(InvalidRequest, match=r"Airflow takes 1024 .* chunk_size=3 or more"):
-        task._fitting(runs)
-    assert len(WandbFilterRunsOperator(task_id="chunks", chunk_size=3)._fitting(runs)) == 684
+        _fitting(runs, None)
+    assert len(_fitting(runs, 3)) == 684
 
 
 def test_tasks_are_mapped_over_it_and_have_its_names(

@@ -137,7 +137,7 @@ def test_there_are_never_more_shards_than_airflow_maps_over(
 ) -> None:
     """Shards grow instead; no run is left out."""
     monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
-    done = export(runs_per_shard=1)
+    done = export(runs_per_shard="{{ 1 }}")
     assert done.state == "success"
     assert len(tasks_of(done, "shard")) == 2
     assert len(rows_of(warehouse)) == 12

@@ -44,6 +44,20 @@ def parse_flag(name: str, value: bool | str) -> bool:
     return text == "true"
 
 
+def parse_count(name: str, value: int | str | None, least: int) -> int | None:
+    """Return a whole number from itself or its text; None and empty text are "not given".
+
+    Raises:
+        InvalidRequest: it is no whole number, or less than `least` (retry: never).
+    """
+    text = "" if value is None else str(value).strip()
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) < least:
+        raise InvalidRequest(f"{name}={value!r}: give a whole number, {least} or more.")
+    return int(text)
+
+
 def parse_filters(value: Mapping[str, Any] | str | None) -> dict[str, Any]:
     """Return the filters from a dict or its JSON text; empty where none are given.
 

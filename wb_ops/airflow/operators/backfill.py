@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import wb_ops
-from wb_ops.airflow.operators.arguments import parse_filters, parse_flag
+from wb_ops.airflow.operators.arguments import parse_count, parse_filters, parse_flag
+from wb_ops.airflow.operators.backfill_outcomes import execute_plan
 from wb_ops.airflow.operators.base import TakesWarehouse, WandbWarehouseOperator
 from wb_ops.airflow.operators.plan_documents import load_stored_plan, store_plan
-from wb_ops.airflow.warehouses import open_warehouse
-from wb_ops.errors import InvalidRequest, WbOpsError
+from wb_ops.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, XComArg
 
-    from wb_ops.backfill import BackfillPlan, BackfillReport
+    from wb_ops.backfill import BackfillPlan
     from wb_ops.backfill.request import Compute, Policy
+    from wb_ops.backfill.targets import Target
     from wb_ops.client.api import Api
     from wb_ops.client.runs import Run
 
@@ -32,7 +33,14 @@ class WandbBackfillRequestOperator(WandbWarehouseOperator):
         recipe: instead of `sql`: a recipe as text, such as `best("val_acc", mode="max")`; the
             metric's whole history is read from W&B, so no export is needed before.
         policy: "overwrite", "only_missing" or "overwrite_if_older"; see BackfillRequest.
+        file: instead of `sql`: a CSV or parquet file with the columns that `sql` would return, on
+            a path that the worker reads.
+        target: what the keys are: of the "summary" or the "config", "tags" or "notes"; see
+            BackfillRequest.
         include_running: also write to runs that still log.
+        include_incomplete: also write values that come of an incomplete or outdated history.
+        safe: one run at a time instead of 25.
+        max_changes: write nothing and fail if more values than this would be written.
     """
 
     template_fields: Sequence[str] = (
@@ -40,6 +48,12 @@ class WandbBackfillRequestOperator(WandbWarehouseOperator):
         "sql",
         "recipe",
         "policy",
+        "file",
+        "target",
+        "include_running",
+        "include_incomplete",
+        "safe",
+        "max_changes",
     )
     template_ext: Sequence[str] = (".sql",)
     template_fields_renderers: ClassVar[dict[str, str]] = {"filters": "json", "sql": "sql"}
@@ -51,7 +65,12 @@ class WandbBackfillRequestOperator(WandbWarehouseOperator):
         python_callable: Callable[[Run], Mapping[str, Any]] | None = None,
         recipe: str | None = None,
         policy: str = "overwrite",
-        include_running: bool = False,
+        file: str | None = None,
+        target: str = "summary",
+        include_running: bool | str = False,
+        include_incomplete: bool | str = False,
+        safe: bool | str = False,
+        max_changes: int | str | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -59,7 +78,12 @@ class WandbBackfillRequestOperator(WandbWarehouseOperator):
         self.python_callable = python_callable
         self.recipe = recipe
         self.policy = policy
+        self.file = file
+        self.target = target
         self.include_running = include_running
+        self.include_incomplete = include_incomplete
+        self.safe = safe
+        self.max_changes = max_changes
 
     def _plan(self, api: Api, context: Context) -> BackfillPlan:
         entity, project = self._resolve_project(api, context)
@@ -72,7 +96,12 @@ class WandbBackfillRequestOperator(WandbWarehouseOperator):
             filters=parse_filters(self.filters),
             # Templates are any text; BackfillRequest refuses what is not one of its words.
             policy=cast("Policy", self.policy),
-            include_running=self.include_running,
+            file=self.file or None,
+            target=cast("Target", self.target),
+            include_running=parse_flag("include_running", self.include_running),
+            include_incomplete=parse_flag("include_incomplete", self.include_incomplete),
+            safe=parse_flag("safe", self.safe),
+            max_changes=parse_count("max_changes", self.max_changes, 0),
         )
         plan = wb_ops.plan_backfill(request, api, self._open_warehouse())
         self.log.info("%s", plan)
@@ -100,7 +129,8 @@ class WandbPlanBackfillOperator(WandbBackfillRequestOperator):
     Args:
         staging: a folder that all workers reach: a path, or a URL that fsspec knows, such as
             s3://bucket/wandb-staging. No secret: it is shown in the UI.
-        sql, python_callable, recipe, policy, include_running: as in WandbBackfillRequestOperator.
+        sql, python_callable, recipe, file, policy, target, include_running, include_incomplete,
+            safe, max_changes: as in WandbBackfillRequestOperator.
 
     Raises:
         WbOpsError: unwrapped, with the advice that the retry policy reads.
@@ -124,11 +154,14 @@ class WandbBackfillSummaryOperator(WandbBackfillRequestOperator):
     are already there are not written again, so a retried task converges.
 
     Returns (as XCom) a small dict: backfill_id, dry_run, planned (action -> count), and the
-    number of values written, unchanged, skipped, conflicts, gone, repaired (of others, put back)
-    and rewritten (lost and written again), and of runs changed.
+    number of values written, unchanged, skipped, conflicts, gone, failed (refused by the server),
+    unverified (not what is read back), repaired (of others, put back) and rewritten (lost and
+    written again), and of runs changed. Where values are failed or unverified the task fails, and
+    the XCom `backfill_report` has these counts instead.
 
     Args:
-        sql, python_callable, recipe, policy, include_running: as in WandbBackfillRequestOperator.
+        sql, python_callable, recipe, file, policy, target, include_running, include_incomplete,
+            safe, max_changes: as in WandbBackfillRequestOperator.
         dry_run: plan and log, write nothing; true, false, or a template of them.
 
     Raises:
@@ -148,7 +181,11 @@ class WandbBackfillSummaryOperator(WandbBackfillRequestOperator):
             plan = self._plan(api, context)
             if is_dry_run:
                 return {"backfill_id": plan.backfill_id, "dry_run": True, "planned": plan.counts}
-            return {"dry_run": False, "planned": plan.counts, **_execute(self, plan, api)}
+            return {
+                "dry_run": False,
+                "planned": plan.counts,
+                **execute_plan(self, plan, api, context),
+            }
 
 
 class WandbApplyBackfillOperator(TakesWarehouse):
@@ -158,7 +195,9 @@ class WandbApplyBackfillOperator(TakesWarehouse):
     whose file was changed since is refused. A task that is killed or retried converges.
 
     Returns (as XCom) a small dict: backfill_id, and the number of values written, unchanged,
-    skipped, conflicts and gone, and of runs changed.
+    skipped, conflicts, gone, failed, unverified, repaired and rewritten, and of runs changed, as
+    WandbBackfillSummaryOperator does, with the same `backfill_report`. How it writes (`safe`,
+    `max_changes`) is in the plan.
 
     Args:
         plan: the planning task's `.output`, or JSON text of it.
@@ -182,46 +221,4 @@ class WandbApplyBackfillOperator(TakesWarehouse):
         plan = load_stored_plan(cast("Mapping[str, Any] | str", self.plan))
         with self.hook.get_conn() as api:
             self._link(api, plan.request.entity, plan.request.project, context)
-            return _execute(self, plan, api)
-
-
-def _execute(
-    operator: WandbBackfillSummaryOperator | WandbApplyBackfillOperator,
-    plan: BackfillPlan,
-    api: Api,
-) -> dict[str, Any]:
-    try:
-        report = wb_ops.execute_backfill(plan, api, open_warehouse(operator.warehouse))
-    except WbOpsError as error:
-        if error.report is not None:
-            _log_report(operator, error.report)
-        raise
-    _log_report(operator, report)
-    return _result(report)
-
-
-def _log_report(
-    operator: WandbBackfillSummaryOperator | WandbApplyBackfillOperator, report: BackfillReport
-) -> None:
-    operator.log.info("%s", report)
-    for what, values in (
-        ("was changed meanwhile, left alone", report.conflicts),
-        ("was refused by the server", report.failed),
-        ("is not what was written", report.unverified),
-    ):
-        for value in values:
-            operator.log.warning("run %s: %s %s", value.run_id, value.key, what)
-
-
-def _result(report: BackfillReport) -> dict[str, Any]:
-    return {
-        "backfill_id": report.backfill_id,
-        "written": len(report.written),
-        "unchanged": report.unchanged,
-        "skipped": report.skipped,
-        "conflicts": len(report.conflicts),
-        "gone": len(report.gone),
-        "repaired": report.repaired,
-        "rewritten": report.rewritten,
-        "runs": report.runs,
-    }
+            return execute_plan(self, plan, api, context)

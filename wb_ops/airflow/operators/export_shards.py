@@ -6,6 +6,7 @@ plan's folder.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -15,20 +16,23 @@ from airflow.sdk.exceptions import AirflowFailException
 
 import wb_ops
 from wb_ops.airflow.links import WandbLoadLink, WandbProjectLink
-from wb_ops.airflow.operators.arguments import parse_shard
+from wb_ops.airflow.operators.arguments import parse_count, parse_shard
 from wb_ops.airflow.operators.base import TakesWarehouse, WandbOperator
 from wb_ops.airflow.operators.export import WandbExportRequestOperator
 from wb_ops.airflow.operators.filter_runs import max_map_length
 from wb_ops.airflow.operators.loads import remember_load
 from wb_ops.airflow.operators.outcomes import AnnouncesExport, check_outlets
-from wb_ops.errors import ExportIncomplete, InvalidRequest
+from wb_ops.errors import ExportIncomplete
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
 
     from wb_ops.export import ExportPlan
 
+log = logging.getLogger("wb_ops")
+
 PLAN_URI_KEY = "plan_uri"
+RUNS_PER_SHARD = 100
 # Airflow renders it when the work is done: what it cannot render would fail the task then. A
 # shard given as JSON text is text there, and has the index that Airflow shows by itself.
 SHARD_OF_SHARDS = (
@@ -59,9 +63,15 @@ class WandbPlanExportOperator(WandbExportRequestOperator):
         WbOpsError: unwrapped, with the advice that the retry policy reads.
     """
 
-    template_fields: Sequence[str] = (*WandbExportRequestOperator.template_fields, "staging")
+    template_fields: Sequence[str] = (
+        *WandbExportRequestOperator.template_fields,
+        "staging",
+        "runs_per_shard",
+    )
 
-    def __init__(self, *, staging: str, runs_per_shard: int = 100, **kwargs: Any) -> None:
+    def __init__(
+        self, *, staging: str, runs_per_shard: int | str = RUNS_PER_SHARD, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
         self.staging = staging
         self.runs_per_shard = runs_per_shard
@@ -72,8 +82,7 @@ class WandbPlanExportOperator(WandbExportRequestOperator):
         return XComArg(self, key=PLAN_URI_KEY)
 
     def _work(self, context: Context) -> list[dict[str, Any]]:
-        if self.runs_per_shard < 1:
-            raise InvalidRequest(f"runs_per_shard={self.runs_per_shard}: give 1 or more.")
+        runs_per_shard = parse_count("runs_per_shard", self.runs_per_shard, 1) or RUNS_PER_SHARD
         with self.hook.get_conn() as api:
             request = self._request(api, context)
             for commit in self._commits():
@@ -82,25 +91,26 @@ class WandbPlanExportOperator(WandbExportRequestOperator):
             plan = wb_ops.plan_export(request, api, warehouse, folder=self.staging)
         self.log.info("%s", plan)
         context["ti"].xcom_push(key=PLAN_URI_KEY, value=plan.uri)
-        return self._shards(plan)
+        return _shards(plan, runs_per_shard)
 
     def _commits(self) -> list[WandbCommitExportOperator]:
         """What will announce the plan: the tasks after this one that commit."""
         found = self.get_flat_relatives(upstream=False)
         return [task for task in found if isinstance(task, WandbCommitExportOperator)]
 
-    def _shards(self, plan: ExportPlan) -> list[dict[str, Any]]:
-        wanted = max(1, -(-plan.totals.readers // self.runs_per_shard))
-        longest = max_map_length()
-        if wanted > longest:
-            self.log.warning(
-                "%d shards of %d runs are more than Airflow maps over: %d larger ones it is",
-                wanted,
-                self.runs_per_shard,
-                longest,
-            )
-        shards = plan.shards(min(wanted, longest))
-        return [{"plan_uri": plan.uri, "shard": s.index, "shards": s.count} for s in shards]
+
+def _shards(plan: ExportPlan, runs_per_shard: int) -> list[dict[str, Any]]:
+    wanted = max(1, -(-plan.totals.readers // runs_per_shard))
+    longest = max_map_length()
+    if wanted > longest:
+        log.warning(
+            "%d shards of %d runs are more than Airflow maps over: %d larger ones it is",
+            wanted,
+            runs_per_shard,
+            longest,
+        )
+    shards = plan.shards(min(wanted, longest))
+    return [{"plan_uri": plan.uri, "shard": s.index, "shards": s.count} for s in shards]
 
 
 class WandbExportShardOperator(WandbOperator):

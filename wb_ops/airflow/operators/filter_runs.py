@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import conf
 
-from wb_ops.airflow.operators.arguments import parse_filters
+from wb_ops.airflow.operators.arguments import parse_count, parse_filters
 from wb_ops.airflow.operators.base import WandbProjectOperator
 from wb_ops.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
+
+MAX_RUNS = 10_000
 
 
 def max_map_length() -> int:
@@ -41,39 +43,50 @@ class WandbFilterRunsOperator(WandbProjectOperator):
         WbOpsError: unwrapped, with the advice that the retry policy reads.
     """
 
+    template_fields: Sequence[str] = (
+        *WandbProjectOperator.template_fields,
+        "chunk_size",
+        "max_runs",
+    )
+
     def __init__(
-        self, *, chunk_size: int | None = None, max_runs: int = 10_000, **kwargs: Any
+        self,
+        *,
+        chunk_size: int | str | None = None,
+        max_runs: int | str = MAX_RUNS,
+        **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.chunk_size = chunk_size
         self.max_runs = max_runs
 
     def _work(self, context: Context) -> list[dict[str, Any]]:
-        if self.chunk_size is not None and self.chunk_size < 1:
-            raise InvalidRequest(f"chunk_size={self.chunk_size}: give 1 or more, or None.")
+        chunk_size = parse_count("chunk_size", self.chunk_size, 1)
+        max_runs = parse_count("max_runs", self.max_runs, 1) or MAX_RUNS
         filters = parse_filters(self.filters)
         with self.hook.get_conn() as api:
             path = "/".join(self._resolve_project(api, context))
             nodes = api.source(path).iter_nodes(filters)
-            some = islice(nodes, self.max_runs + 1)
+            some = islice(nodes, max_runs + 1)
             runs = [{"run_id": n["name"], "name": n.get("displayName") or n["name"]} for n in some]
         self.log.info("%d runs of %s match %s", len(runs), path, filters)
-        if len(runs) > self.max_runs:
+        if len(runs) > max_runs:
             raise InvalidRequest(
-                f"More than {self.max_runs} runs of {path} match: narrow the filters, or raise "
+                f"More than {max_runs} runs of {path} match: narrow the filters, or raise "
                 "max_runs if the metadata database may hold the list."
             )
-        return self._fitting(runs)
+        return _fitting(runs, chunk_size)
 
-    def _fitting(self, runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        longest = max_map_length()
-        elements = _chunks(runs, self.chunk_size) if self.chunk_size else list(runs)
-        if len(elements) > longest:
-            raise InvalidRequest(
-                f"{len(runs)} runs make {len(elements)} mapped tasks, Airflow takes {longest} "
-                f"([core] max_map_length): use chunk_size={-(-len(runs) // longest)} or more."
-            )
-        return elements
+
+def _fitting(runs: Sequence[dict[str, Any]], chunk_size: int | None) -> list[dict[str, Any]]:
+    longest = max_map_length()
+    elements = _chunks(runs, chunk_size) if chunk_size else list(runs)
+    if len(elements) > longest:
+        raise InvalidRequest(
+            f"{len(runs)} runs make {len(elements)} mapped tasks, Airflow takes {longest} "
+            f"([core] max_map_length): use chunk_size={-(-len(runs) // longest)} or more."
+        )
+    return elements
 
 
 def _chunks(runs: Sequence[dict[str, Any]], size: int) -> list[dict[str, Any]]:
