@@ -3,8 +3,8 @@
     python docs/screens/airflow.py
 
 A dev server stands for W&B and answers the first listing with 429 and Retry-After: 600, so that the
-grid shows a task that waits, and why; then it is cleared, and the Dag goes on. Nothing is left
-running. Not part of CI.
+grid shows a task that waits, and its log says why; then it is cleared, and the Dag goes on. Nothing
+is left running. Not part of CI.
 """
 
 from __future__ import annotations

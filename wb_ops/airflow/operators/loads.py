@@ -66,7 +66,9 @@ def unannounced_loads(
 def forget_loads(operator: BaseOperator, context: Context, told: Collection[str]) -> None:
     """Forget the loads that the outlets' events tell of.
 
-    The task keeps them: its success is not recorded yet. One that is cleared tells again.
+    The task keeps them: its success is not recorded yet. One that is cleared tells again. The
+    assets do not: of a last try that is killed between this and the record of its success, no
+    later Dag run tells.
     """
     for store in _stores(operator, context, of_task=False):
         with _logged():
