@@ -201,7 +201,7 @@ def test_a_commit_that_is_incomplete_fails_each_time(
         WandbCommitExportOperator, plan_uri=xcom(plan, "plan_uri"), warehouse=warehouse
     )
     assert (again.state, again.try_number) == ("failed", 1)
-    assert "2 of 3 histories of ann/demo do not add up" in capfd.readouterr().out
+    assert "2 of 3 receipts of ann/demo do not add up" in capfd.readouterr().out
 
 
 def test_the_days_of_another_project_are_refused_when_it_is_planned(

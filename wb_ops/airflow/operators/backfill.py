@@ -155,9 +155,9 @@ class WandbBackfillSummaryOperator(WandbBackfillRequestOperator):
 
     Returns (as XCom) a small dict: backfill_id, dry_run, planned (action -> count), and the
     number of values written, unchanged, skipped, conflicts, gone, failed (refused by the server),
-    unverified (not what is read back), repaired (of others, put back) and rewritten (lost and
-    written again), and of runs changed. Where values are failed or unverified the task fails, and
-    the XCom `backfill_report` has these counts instead.
+    not_sent (an error came before their turn), unverified (not what is read back), repaired (of
+    others, put back) and rewritten (lost and written again), and of runs changed. Where values are
+    failed or unverified the task fails, and the XCom `backfill_report` has these counts instead.
 
     Args:
         sql, python_callable, recipe, file, policy, target, include_running, include_incomplete,
@@ -195,7 +195,7 @@ class WandbApplyBackfillOperator(TakesWarehouse):
     whose file was changed since is refused. A task that is killed or retried converges.
 
     Returns (as XCom) a small dict: backfill_id, and the number of values written, unchanged,
-    skipped, conflicts, gone, failed, unverified, repaired and rewritten, and of runs changed, as
+    skipped, conflicts, gone, failed, not_sent, unverified, repaired and rewritten, and of runs, as
     WandbBackfillSummaryOperator does, with the same `backfill_report`. How it writes (`safe`,
     `max_changes`) is in the plan.
 

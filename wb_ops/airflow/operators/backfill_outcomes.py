@@ -46,6 +46,7 @@ def _log_report(operator: TakesWarehouse, report: BackfillReport) -> None:
     for what, values in (
         ("was changed meanwhile, left alone", report.conflicts),
         ("was refused by the server", report.failed),
+        ("was not sent", report.not_sent),
         ("is not what was written", report.unverified),
     ):
         for value in values:
@@ -61,6 +62,7 @@ def _result(report: BackfillReport) -> dict[str, Any]:
         "conflicts": len(report.conflicts),
         "gone": len(report.gone),
         "failed": len(report.failed),
+        "not_sent": len(report.not_sent),
         "unverified": len(report.unverified),
         "repaired": report.repaired,
         "rewritten": report.rewritten,
