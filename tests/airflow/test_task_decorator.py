@@ -118,8 +118,8 @@ def test_mapped_it_is_decided_by_each_error(run_dag: Callable[..., Any], server:
     server.faults.add(Fault(Matcher(operation="Runs"), Responder.rate_limited(0.2)))
     found = sorted(run_dag(dag).get_task_instances(), key=lambda one: one.map_index)
     assert [one.state for one in found] == ["success", "failed"]
-    # One of them met the limit and was tried again: which one came first is not defined.
-    assert sorted(one.try_number for one in found) == [1, 2]
+    # Which one meets the limit is not defined; as it lasts a moment, both may.
+    assert {one.try_number for one in found} in ({1, 2}, {2})
 
 
 def test_it_fails_at_once_where_nothing_can_heal(run_function: Callable[..., Any]) -> None:

@@ -88,7 +88,7 @@ def test_a_user_without_rights_is_told_before_anything_is_read(postgres_server: 
         connection.commit()
     reader = connect(postgres_server.replace("postgres:@", "reader:@"))
     with pytest.raises(WarehouseRefused, match="grant CREATE"):
-        reader.check("ann__trials", OWNER)
+        reader.check("nobodys_dataset", OWNER)
 
 
 def test_numbers_that_arrow_has_no_type_for(postgres_server: str):
