@@ -12,7 +12,7 @@ import argparse
 import json
 
 from client_listing import node
-from dev_server import dev_server, versus
+from dev_server import dev_server, history_scripts, versus
 
 from wb_ops.devserver import DevServer
 
@@ -42,29 +42,9 @@ THE_LOOP = """[
         | run.summary._json_dict
         for run in api.runs("ann/trials")
     ]"""
-SDK_HISTORY = """
-import time, pandas, wandb
-run = wandb.Api(timeout=60).run("ann/long/one")
-began = time.perf_counter()
-rows = len(pandas.DataFrame(run.scan_history()))
-print(time.perf_counter() - began, rows)
-"""
-OUR_HISTORY = """
-import time, pandas, pyarrow
-from wb_ops import Api
-with Api() as api:
-    run = api.run("ann/long/one")
-    began = time.perf_counter()
-    rows = {what}
-    print(time.perf_counter() - began, rows)
-"""
 LISTINGS = {
     "the same loop": OUR_LISTING.format(what=THE_LOOP),
     "to_arrow": OUR_LISTING.format(what='api.runs("ann/trials").to_arrow()'),
-}
-HISTORIES = {
-    "history_table": OUR_HISTORY.format(what="run.history_table().num_rows"),
-    "scan_history": OUR_HISTORY.format(what="len(pandas.DataFrame(run.scan_history()))"),
 }
 KEYS = 10
 
@@ -106,7 +86,7 @@ def main() -> None:
         scale = chosen.runs / chosen.sample
         versus(name, side, sdk_listing, LISTINGS, chosen.repetitions, scale)
         name = f"one exported history, {chosen.rows:,} rows x {KEYS} keys, {ms}"
-        versus(name, side, SDK_HISTORY, HISTORIES, chosen.repetitions)
+        versus(name, side, *history_scripts("ann/long/one"), chosen.repetitions)
 
 
 if __name__ == "__main__":

@@ -10,30 +10,10 @@ from __future__ import annotations
 import argparse
 import json
 
-from dev_server import dev_server, versus
+from dev_server import dev_server, history_scripts, versus
 
 from wb_ops.devserver import DevServer
 
-SDK = """
-import time, pandas, wandb
-run = wandb.Api(timeout=60).run("ann/trials/r1")
-began = time.perf_counter()
-rows = len(pandas.DataFrame(run.scan_history()))
-print(time.perf_counter() - began, rows)
-"""
-OURS = """
-import time, pandas, pyarrow
-from wb_ops import Api
-with Api() as api:
-    run = api.run("ann/trials/r1")
-    began = time.perf_counter()
-    rows = {what}
-    print(time.perf_counter() - began, rows)
-"""
-SCRIPTS = {
-    "history_table": OURS.format(what="run.history_table().num_rows"),
-    "scan_history": OURS.format(what="len(pandas.DataFrame(run.scan_history()))"),
-}
 METRICS = 5
 
 
@@ -58,7 +38,7 @@ def main() -> None:
     chosen = parser.parse_args()
     with dev_server(seed, chosen.rows, latency_s=chosen.latency, parquet=False) as side:
         name = f"step windows, {chosen.rows:,} rows, {chosen.latency * 1000:.0f} ms"
-        versus(name, side, SDK, SCRIPTS, chosen.repetitions)
+        versus(name, side, *history_scripts("ann/trials/r1"), chosen.repetitions)
 
 
 if __name__ == "__main__":

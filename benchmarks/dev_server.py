@@ -21,6 +21,33 @@ from typing import Any
 from wb_ops.devserver import DevServer
 from wb_ops.devserver.faults import Fault, Matcher, Responder
 
+SDK_HISTORY = """
+import time, pandas, wandb
+run = wandb.Api(timeout=60).run("{path}")
+began = time.perf_counter()
+rows = len(pandas.DataFrame(run.scan_history()))
+print(time.perf_counter() - began, rows)
+"""
+OUR_HISTORY = """
+import time, pandas, pyarrow
+from wb_ops import Api
+with Api() as api:
+    run = api.run("{path}")
+    began = time.perf_counter()
+    rows = {what}
+    print(time.perf_counter() - began, rows)
+"""
+WAYS = {
+    "history_table": "run.history_table().num_rows",
+    "scan_history": "len(pandas.DataFrame(run.scan_history()))",
+}
+
+
+def history_scripts(path: str) -> tuple[str, dict[str, str]]:
+    """The loop of W&B's guide over one history with the SDK, and ours by name, for `versus`."""
+    ours = {name: OUR_HISTORY.format(path=path, what=what) for name, what in WAYS.items()}
+    return SDK_HISTORY.format(path=path), ours
+
 
 @dataclass(frozen=True)
 class Side:

@@ -10,20 +10,12 @@ from dataclasses import asdict
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
 from rich.table import Table
 
 from wb_ops.backfill import BackfillPlan, BackfillReport, PlannedValue
 from wb_ops.backfill.plan import MAX_SHOWN
 from wb_ops.backfill.planned import COLUMNS
+from wb_ops.cli.progress import progress_bar
 
 _ACTION_STYLES = {"set": "green", "conflict": "red", "skipped": "yellow", "unchanged": "dim"}
 _DIFF_COLOURS = {"+": "green", "-": "red"}
@@ -55,17 +47,8 @@ def progress(*, as_json: bool) -> Iterator[Callable[[int, int], None] | None]:
     if as_json or not console.is_terminal:
         yield None
         return
-    columns = (
-        SpinnerColumn(), TextColumn("values"), MofNCompleteColumn(), BarColumn(),
-        TimeElapsedColumn(), TimeRemainingColumn(),
-    )  # fmt: skip
-    with Bar(*columns, console=console, transient=True) as bar:
-        task = bar.add_task("backfill", total=None)
-
-        def on_progress(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total)
-
-        yield on_progress
+    with progress_bar(console, "values") as advance:
+        yield lambda done, total: advance(done, total, "")
 
 
 def print_report(report: BackfillReport, *, as_json: bool) -> None:

@@ -9,17 +9,9 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
-from rich.progress import Progress as Bar
 from rich.table import Table
 
+from wb_ops.cli.progress import progress_bar
 from wb_ops.client.pacing import RequestBudget
 from wb_ops.export import ExportPlan, ExportReport, Progress
 
@@ -58,12 +50,7 @@ class Output:
         if self._as_json or not self._console.is_terminal:
             yield None
             return
-        columns = (
-            SpinnerColumn(), TextColumn("runs"), MofNCompleteColumn(), BarColumn(),
-            TextColumn("{task.fields[speed]}"), TimeElapsedColumn(), TimeRemainingColumn(),
-        )  # fmt: skip
-        with Bar(*columns, console=self._console, transient=True) as bar:
-            task = bar.add_task("export", total=None, speed="")
+        with progress_bar(self._console, "runs") as advance:
 
             def on_progress(now: Progress) -> None:
                 seconds = max(now.seconds, 1e-3)
@@ -73,7 +60,7 @@ class Output:
                 )
                 if (wait_s := budget.wait_s) > 0:
                     speed += f"  W&B's limit: {wait_s:.0f} s"
-                bar.update(task, completed=now.runs_done, total=now.runs_total, speed=speed)
+                advance(now.runs_done, now.runs_total, speed)
 
             yield on_progress
 

@@ -64,14 +64,15 @@ def run_node(**fields: Unpack[RunValues]) -> dict[str, object]:
         InvalidRequest: a time without zone, or no ISO 8601 text (retry: never).
     """
     node: dict[str, object] = {}
+    given: dict[str, Any] = {**fields}
     for member, argument in _ARGUMENTS.items():
-        if argument in fields:
-            value = fields[argument]  # type: ignore[literal-required]  # one of RunValues' names
+        if argument in given:
+            value = given[argument]
             is_time = member.endswith("At") and value is not None
             node[member] = time_text(value, argument) if is_time else value
     for name in ("state", "group", "host", "tags"):
-        if name in fields:
-            node[name] = fields[name]
+        if name in given:
+            node[name] = given[name]
     if "sweep" in fields:
         node["sweepName"] = fields["sweep"]
     if "username" in fields:
