@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import chain
@@ -74,7 +74,6 @@ class Committer:
         tables = read(["_wb_loads", "_wb_state"])
         marks = marks_of(tables["_wb_state"], self.plan.request.scope)
         others = {} if self._is_alone(tables["_wb_loads"]) else self._receipts(read)
-        stopped = self._stopped(tables["_wb_loads"]) if final else LOADS.empty_table()
         stale = [one for one in runs if others and self._is_newer(others["runs"], one)]
         skipped = {one.run_id for one in stale}
         fresh = [one for one in runs if one.run_id not in skipped]
@@ -89,20 +88,23 @@ class Committer:
         told = [one for one in of_rows if one.table_name == "history" or not one.is_sound]
         self.report.receipts += [*told, *(one for one in of_runs if not one.is_sound)]
         self.report.changed += len(skipped) + len(changed)
-        receipt_rows = receipts_table(receipts, self.plan.load_id, datetime.now(UTC))
-        known = partial(self._known_leaves, read)
-        batch = self._batch(fresh, rows, receipt_rows, gone, marks, final, known)
-        loads = pa.concat_tables([batch.meta["_wb_loads"], stopped])
-        return replace(batch, meta={**batch.meta, "_wb_loads": loads})
+        load = self._load_row(final, rows.num_rows, sum(one.rows for one in fresh if one.node))
+        stopped = [self._stopped(tables["_wb_loads"])] if final else []
+        after = self.plan.after if final else self.plan.before
+        meta = {
+            "_wb_receipts": receipts_table(receipts, self.plan.load_id, datetime.now(UTC)),
+            "_wb_loads": pa.concat_tables([load, *stopped]),
+            # The owner is on record from the first batch on; the marks move at the end.
+            "_wb_state": self._state_row(after.latest(marks)),
+        }
+        return self._batch(fresh, rows, gone, meta, partial(self._known_leaves, read))
 
     def _batch(
         self,
         runs: Sequence[Sealed],
         rows: pa.Table,
-        receipts: pa.Table,
         gone: Sequence[str],
-        marks: Marks,
-        final: bool,
+        meta: Mapping[str, pa.Table],
         known: Callable[[], set[str]],
     ) -> Batch:
         plan, request = self.plan, self.plan.request
@@ -110,7 +112,6 @@ class Committer:
         read = [one for one in runs if one.node is not None]
         whole = [one for one in read if one.history is not None and one.tail_from is None]
         systems = [one for one in read if one.system is not None]
-        after = plan.after if final else plan.before
         return Batch(
             dataset=request.dataset_name,
             owner=request.owner,
@@ -123,12 +124,7 @@ class Committer:
             system_metrics=[path for one in systems for path in one.system or ()],
             replaced_system=[one.run_id for one in systems],
             deleted=gone,
-            meta={
-                "_wb_receipts": receipts,
-                "_wb_loads": self._load_row(final, rows.num_rows, sum(run.rows for run in read)),
-                # The owner is on record from the first batch on; the marks move at the end.
-                "_wb_state": self._state_row(after.latest(marks)),
-            },
+            meta=meta,
         )
 
     def _is_alone(self, loads: pa.Table) -> bool:

@@ -79,11 +79,11 @@ def read_weights(folder: Folder) -> dict[str, int]:
 def read_planned(folder: Folder, wanted: set[str] | None = None) -> Iterator[PlannedRun]:
     """Yield the planned runs, each id once; memory holds a page."""
     seen: set[str] = set()
+    chosen = None if wanted is None else pa.array(wanted, pa.string())
     for file in _files(folder):
         table = file.read()
         table = table.filter(table["reason"].is_valid())
-        if wanted is not None:
-            chosen = pa.array(sorted(wanted), pa.string())
+        if chosen is not None:
             table = table.filter(pc.is_in(table["run_id"], value_set=chosen))
         for row in table.to_pylist():
             if row["run_id"] not in seen:
