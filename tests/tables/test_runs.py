@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wb_ops.tables.runs import parse_server_time, run_row, runs_table, unwrap_config
+from wb_ops.tables.runs import (
+    filter_time,
+    parse_server_time,
+    run_row,
+    runs_table,
+    unwrap_config,
+)
 from wb_ops.tables.schemas import RUNS, check_schema
 from wb_ops.tables.values import decode_document
 
@@ -81,6 +87,11 @@ def test_config_is_unwrapped_exactly_once() -> None:
 @pytest.mark.parametrize("text", ["2023-11-05T17:46:35", "2023-11-05T18:46:35+01:00"])
 def test_a_time_without_zone_is_utc(text: str) -> None:
     assert parse_server_time(text) == datetime(2023, 11, 5, 17, 46, 35, tzinfo=UTC)
+
+
+def test_a_filter_takes_utc_to_the_microsecond() -> None:
+    moment = datetime(2023, 11, 5, 18, 46, 35, 7, tzinfo=timezone(timedelta(hours=1)))
+    assert filter_time(moment) == "2023-11-05T17:46:35.000007Z"
 
 
 @pytest.mark.parametrize(

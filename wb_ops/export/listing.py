@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from wb_ops.client.listing import OnBroken
@@ -11,6 +11,7 @@ from wb_ops.client.source import IDS_PER_REQUEST, Node, RunSource
 from wb_ops.errors import CommError
 from wb_ops.export.request import ExportRequest, Mode
 from wb_ops.export.state import OVERLAP, ExportState, Marks
+from wb_ops.tables.runs import filter_time
 from wb_ops.warehouse import Warehouse
 
 
@@ -27,7 +28,7 @@ def iter_listed(
 
     `after_created` goes on with a listing that ended early: it is in the order of creation.
     """
-    start = {"createdAt": {"$gte": _iso(after_created)}} if after_created else {}
+    start = {"createdAt": {"$gte": filter_time(after_created)}} if after_created else {}
     if request.run_ids is not None:
         chosen = sorted(set(request.run_ids))
         wanted = _all_of(scope_filters(request), window_filters(request), start)
@@ -90,7 +91,7 @@ def _created_inside(request: ExportRequest, warehouse: Warehouse) -> set[str]:
     """The runs of the window that the warehouse holds."""
     bounds = {">=": request.since, "<": request.until}
     inside = " and ".join(
-        f"created_at {operator} timestamptz '{_iso(moment)}'"
+        f"created_at {operator} timestamptz '{filter_time(moment)}'"
         for operator, moment in bounds.items()
         if moment is not None
     )
@@ -112,21 +113,19 @@ def whole_filters(request: ExportRequest) -> dict[str, Any]:
 def _moved(marks: Marks) -> dict[str, Any]:
     if marks.watermark is None:
         return {}
-    since = _iso(marks.watermark - OVERLAP)
+    since = filter_time(marks.watermark - OVERLAP)
     return {"$or": [{"heartbeatAt": {"$gte": since}}, {"createdAt": {"$gte": since}}]}
 
 
 def window_filters(request: ExportRequest) -> dict[str, Any]:
     """The request's window as a filter."""
     bounds = {"$gte": request.since, "$lt": request.until}
-    chosen = {operator: _iso(moment) for operator, moment in bounds.items() if moment is not None}
+    chosen = {
+        operator: filter_time(moment) for operator, moment in bounds.items() if moment is not None
+    }
     return {"createdAt": chosen} if chosen else {}
 
 
 def _all_of(*filters: Mapping[str, Any]) -> dict[str, Any]:
     wanted = [dict(one) for one in filters if one]
     return {"$and": wanted} if len(wanted) > 1 else next(iter(wanted), {})
-
-
-def _iso(moment: datetime) -> str:
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -184,6 +184,11 @@ def parse_server_time(text: str) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
+def filter_time(moment: datetime) -> str:
+    """Write a moment as the server's filters take it: UTC, to the microsecond."""
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
 def server_time(node: Mapping[str, object], field: str) -> datetime | None:
     """Read a field of a GraphQL object that is a time, as `parse_server_time`; None without it.
 

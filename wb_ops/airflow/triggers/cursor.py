@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 # A run is marked as crashed minutes after its last heartbeat, and servers see changes with a lag.
@@ -79,8 +79,3 @@ class Cursor:
 
 def _steps(text: str) -> range:
     return range(0, len(text), MARK_LENGTH)
-
-
-def utc_text(moment: datetime) -> str:
-    """A moment as W&B's filters take it."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

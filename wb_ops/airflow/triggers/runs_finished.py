@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
-from wb_ops.airflow.triggers.cursor import Cursor, EndedRun, utc_text
+from wb_ops.airflow.triggers.cursor import Cursor, EndedRun
 from wb_ops.airflow.triggers.events import class_path, trigger_event
 from wb_ops.airflow.triggers.polling import Patience, ask
 from wb_ops.airflow.triggers.run import TERMINAL_STATES, checked_states
@@ -100,11 +100,11 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
 
     def _ended(self, cursor: Cursor, api: Api) -> list[EndedRun]:
         # Here, because Dag files import this module, and tables import pyarrow.
-        from wb_ops.tables.runs import parse_server_time
+        from wb_ops.tables.runs import filter_time, parse_server_time
 
         wanted = {
             "state": {"$in": self.states},
-            "heartbeatAt": {"$gte": utc_text(cursor.since)},
+            "heartbeatAt": {"$gte": filter_time(cursor.since)},
         }
         filters = {"$and": [self.filters, wanted]} if self.filters else wanted
         nodes = api.source(f"{self.entity}/{self.project}").iter_nodes(filters)
