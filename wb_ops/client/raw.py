@@ -72,7 +72,7 @@ class RawHistory:
             IncompleteHistory: with `requires_complete`, rows are missing (retry: backoff).
         """
         merged = self.merge(self.pieces)
-        self._check(merged.rows_read, merged.distinct_steps, merged.last_step)
+        self._check(merged)
         return merged
 
     def iter_merged(self) -> Iterator[MergedHistory]:
@@ -86,15 +86,13 @@ class RawHistory:
             IncompleteHistory: with `requires_complete`, rows are missing; told after the last
                 group (retry: backoff).
         """
-        rows_read, distinct_steps, last_step = 0, 0, None
+        counts = merge_parts([])
         for group in self.groups():
             is_file = len(group) == 1 and not group[0].is_live
             for merged in self._slices(group[0]) if is_file else [self.merge(group)]:
-                rows_read += merged.rows_read
-                distinct_steps += merged.distinct_steps
-                last_step = merged.last_step if merged.last_step is not None else last_step
+                counts = joined(counts, merged)
                 yield merged
-        self._check(rows_read, distinct_steps, last_step)
+        self._check(counts)
 
     def merge(self, pieces: Sequence[Piece]) -> MergedHistory:
         """Merge some pieces into one row a step."""
@@ -120,20 +118,22 @@ class RawHistory:
         kept = table.filter(pc.is_in(table["_step"], value_set=selected["_step"]))
         return select_keys(kept, (*OWN_COLUMNS[1:], *keys), "any")
 
-    def _check(self, rows_read: int, distinct_steps: int, last_step: int | None) -> None:
+    def _check(self, counts: MergedHistory) -> None:
         """A step that was logged twice counts as two lines; one that two files hold does not."""
         if not self.requires_complete or not self.selection.is_whole:
             return
-        fitting = {distinct_steps} if self.has_overlap else {distinct_steps, rows_read}
+        fitting = {counts.distinct_steps}
+        if not self.has_overlap:
+            fitting.add(counts.rows_read)
         if self.line_count not in fitting:
             raise IncompleteHistory(
-                f"Run {self.path}: {rows_read} rows read, the server counts {self.line_count}. "
-                "Rows that were logged a short time ago may not be served yet.",
+                f"Run {self.path}: {counts.rows_read} rows read, the server counts "
+                f"{self.line_count}. Rows that were logged a short time ago may not be served yet.",
                 path=self.path,
             )
-        if last_step is not None and last_step < (self.server_last_step or 0):
+        if counts.last_step is not None and counts.last_step < (self.server_last_step or 0):
             raise IncompleteHistory(
-                f"Run {self.path}: the rows end at step {last_step}, the server says "
+                f"Run {self.path}: the rows end at step {counts.last_step}, the server says "
                 f"{self.server_last_step}.",
                 path=self.path,
             )

@@ -7,7 +7,6 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import reduce
 from pathlib import Path
 from typing import TypeVar
 from uuid import uuid4
@@ -141,20 +140,20 @@ class Stager:
     def _read(
         self, planned: PlannedRun, selection: Selection, sources: HistorySources | None
     ) -> StagedHistory:
-        counts = [merge_parts([])]
+        counts = merge_parts([])
         paths: list[Path] = []
         columns: set[str] = set()
         rows = 0
         with self.reader.read(self.source, planned.run_id, selection, sources) as raw:
             for merged in raw.iter_merged():
-                counts.append(replace(merged, table=merged.table.schema.empty_table()))
+                counts = joined(counts, merged)
                 batch = self._batch(planned.run_id, raw, merged)
                 if batch.num_rows:
                     paths.append(self._write(batch))
                     rows += batch.num_rows
                     columns.update(batch.column_names)
         return StagedHistory(
-            counts=reduce(joined, counts),
+            counts=counts,
             paths=tuple(paths),
             rows=rows,
             columns=frozenset(columns),
