@@ -19,7 +19,7 @@ from wb_ops.client.downloads import temporary_file
 from wb_ops.client.exports import download_export, native_file
 from wb_ops.client.live_rows import LiveRows
 from wb_ops.client.parts import Piece, file_pieces, live_piece
-from wb_ops.client.raw import RawHistory, joined
+from wb_ops.client.raw import RawHistory, adds_up, joined
 from wb_ops.client.selection import EVERYTHING, Require, Selection
 from wb_ops.client.source import RunSource
 from wb_ops.client.sources import (
@@ -31,7 +31,7 @@ from wb_ops.client.sources import (
 from wb_ops.client.windows import UNKNOWN_END, Window, read_windows
 from wb_ops.errors import InvalidRequest, ServerUnavailable
 
-__all__ = ["HistoryReader", "RawHistory", "Require", "Selection", "joined"]
+__all__ = ["HistoryReader", "RawHistory", "Require", "Selection", "adds_up", "joined"]
 
 log = logging.getLogger("wb_ops")
 

@@ -119,18 +119,15 @@ class RawHistory:
         return select_keys(kept, (*OWN_COLUMNS[1:], *keys), "any")
 
     def _check(self, counts: MergedHistory) -> None:
-        """A step that was logged twice counts as two lines; one that two files hold does not."""
         if not self.requires_complete or not self.selection.is_whole:
             return
-        fitting = {counts.distinct_steps}
-        if not self.has_overlap:
-            fitting.add(counts.rows_read)
-        if self.line_count not in fitting:
+        if not adds_up(counts, self.line_count, has_overlap=self.has_overlap):
             raise IncompleteHistory(
                 f"Run {self.path}: {counts.rows_read} rows read, the server counts "
                 f"{self.line_count}. Rows that were logged a short time ago may not be served yet.",
                 path=self.path,
             )
+        # What was logged while the rows were read may come after the server's last step.
         if counts.last_step is not None and counts.last_step < (self.server_last_step or 0):
             raise IncompleteHistory(
                 f"Run {self.path}: the rows end at step {counts.last_step}, the server says "
@@ -166,3 +163,13 @@ def joined(one: MergedHistory, other: MergedHistory) -> MergedHistory:
         first_step=min(firsts, default=None),
         last_step=max(lasts, default=None),
     )
+
+
+def adds_up(counts: MergedHistory, line_count: int, *, has_overlap: bool) -> bool:
+    """Whether the rows of a whole history are as many as the server counts lines.
+
+    A step that was logged twice counts as two lines; one that two files hold does not, and read
+    twice it could hide a row that is missing.
+    """
+    fitting = {counts.distinct_steps} if has_overlap else {counts.distinct_steps, counts.rows_read}
+    return line_count in fitting

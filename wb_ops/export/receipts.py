@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from wb_ops.client.history import adds_up
 from wb_ops.client.source import Node
 from wb_ops.errors import CommError
 from wb_ops.export.decide import AS_BEFORE, PlannedRun
@@ -195,16 +196,12 @@ def _failed(
 def _status(history: StagedHistory, node: Mapping[str, Any]) -> Status:
     if str(node.get("state")) in OPEN_STATES:
         return "growing"
-    counts = history.counts
     lines = int(node.get("historyLineCount") or 0)
     server_last = last_step(node.get("historyKeys"))
-    # A step that was logged twice counts as two lines; one that two files hold is read twice,
-    # and could hide a row that is missing.
-    fitting = {counts.distinct_steps}
-    if not history.has_overlap:
-        fitting.add(counts.rows_read)
-    last_fits = server_last is None or counts.last_step in (server_last, None)
-    return "complete" if lines in fitting and last_fits else "unexplained"
+    # The counters were read after the rows: rows past their last step are of another history.
+    last_fits = server_last is None or history.counts.last_step in (server_last, None)
+    is_whole = adds_up(history.counts, lines, has_overlap=history.has_overlap)
+    return "complete" if is_whole and last_fits else "unexplained"
 
 
 def _held(now: Fingerprint, rows_read: int) -> Fingerprint:
