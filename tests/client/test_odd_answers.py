@@ -84,6 +84,25 @@ class TestHistories:
         run = api.run("ann/trials/r1")
         assert list(run.scan_history(min_step=4, max_step=5)) == [ROWS[4]]
 
+    def test_where_the_end_is_unknown_no_window_is_asked_for_in_vain(
+        self, server: DevServer, api: Api
+    ):
+        exports = {"parquetUrls": [], "liveData": [{"_step": 0}]}
+        fields = {"historyLineCount": 10**6, "historyKeys": None, "parquetHistory": exports}
+        answer(server, SOURCES, fields)
+        assert self.read(api) == ROWS
+        assert server.requests.operations().count("HistoryPage") == 1
+
+    def test_where_the_end_is_unknown_a_full_window_is_halved(
+        self, server: DevServer, api: Api, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(windows, "SAMPLES", 3)
+        monkeypatch.setattr(windows, "ROWS_PER_WINDOW", 2)
+        exports = {"parquetUrls": [], "liveData": [{"_step": 0}]}
+        fields = {"historyLineCount": 6, "historyKeys": None, "parquetHistory": exports}
+        answer(server, SOURCES, fields)
+        assert self.read(api) == ROWS
+
     def test_a_server_that_answers_for_no_window_is_found_out(self, server: DevServer, once: Api):
         exports = {"parquetUrls": [], "liveData": [{"_step": 0}]}
         answer(server, SOURCES, {"historyKeys": {"lastStep": 10**6}, "parquetHistory": exports})

@@ -70,7 +70,8 @@ def read_windows(
     """Yield the rows of the wanted steps, window by window as they arrive.
 
     Windows are sized for `ROWS_PER_WINDOW` rows and read concurrently, a bounded number at a time;
-    what is wanted after `last_step` goes with the last one. A window that is too dense, or too
+    what is wanted after `last_step` goes with the last one. There is one where nobody knows the
+    end: cut evenly, all rows would be in the first of many. A window that is too dense, or too
     much for the server, is halved. A gap of any size costs one request for each halving.
 
     Raises:
@@ -120,7 +121,8 @@ def _initial_windows(wanted: Window, last_step: int | None, line_count: int) -> 
         known = wanted.stop
     if known <= start:
         return
-    count = max(1, min(math.ceil(line_count / ROWS_PER_WINDOW), known - start))
+    full = 1 if known >= UNKNOWN_END else math.ceil(line_count / ROWS_PER_WINDOW)
+    count = max(1, min(full, known - start))
     bounds = [start + (known - start) * index // count for index in range(count + 1)]
     yield from starmap(Window, pairwise(bounds[:-1]))
     middle = known if known < wanted.stop else None
