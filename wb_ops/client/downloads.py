@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from tempfile import TemporaryFile
@@ -56,7 +56,7 @@ class WholeFile:
 
     def write(self, chunk: bytes) -> None:
         """Append."""
-        write_all(self._file, chunk)
+        write_all(self._file.write, chunk)
 
     def takes(self, status: int) -> bool:
         """Only a 200 is a whole file."""
@@ -96,19 +96,19 @@ class FileRange:
 
     def write(self, chunk: bytes) -> None:
         """Write at the place; other ranges may be written at the same time."""
-        # A short write is possible on any file. The number of a file that was closed may be
-        # another's: the file is asked for it each time.
-        view = memoryview(chunk)
-        while view:
-            written = os.pwrite(self._file.fileno(), view, self._at)
-            self._at += written
-            view = view[written:]
+        write_all(self._write_there, chunk)
         if self.is_whole:
             self.total = self._at
 
     def takes(self, status: int) -> bool:
         """A 206, or the whole file where it begins with this range."""
         return status == 206 or (status == 200 and self._start == 0)
+
+    def _write_there(self, data: memoryview) -> int:
+        # The number of a file that was closed may be another's: the file is asked for it each time.
+        written = os.pwrite(self._file.fileno(), data, self._at)
+        self._at += written
+        return written
 
     def _checked_total(self, told: str) -> int:
         """The total of `bytes 0-99/1234`, where that is what was asked for."""
@@ -121,11 +121,11 @@ class FileRange:
         return int(total)
 
 
-def write_all(file: Writable, chunk: bytes) -> None:
+def write_all(write: Callable[[memoryview], int], chunk: bytes) -> None:
     """Write a chunk to its end: a file without a buffer may take less of it at a time."""
     view = memoryview(chunk)
     while view:
-        view = view[file.write(view) :]
+        view = view[write(view) :]
 
 
 def temporary_file() -> IO[bytes]:

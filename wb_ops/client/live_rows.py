@@ -59,7 +59,8 @@ class LiveRows:
 
     def tables(self, numbers: Sequence[int]) -> list[pa.Table]:
         """Return some chunks as tables of live rows, in this order."""
-        parts = live_parts(plain) if (plain := self._plain(numbers)) else None
+        plain = self._plain(numbers)
+        parts = live_parts(plain) if plain else None
         return parts or [live_table(list(chain.from_iterable(map(self.read, numbers))))]
 
     def close(self) -> None:
@@ -73,8 +74,10 @@ class LiveRows:
         """The chunks as plain tables, None as soon as one is not plain."""
         tables = []
         for number in numbers:
-            is_parsed = number in self._parsed
-            table = self._parsed[number] if is_parsed else read_plain(self.read(number))
+            if number in self._parsed:
+                table = self._parsed[number]
+            else:
+                table = read_plain(self.read(number))
             if table is None:
                 return None
             tables.append(table)
@@ -88,7 +91,7 @@ class LiveRows:
                 # One JSON document a chunk: rows may hold any character, newlines too.
                 text = _document(rows)
                 self._places[number] = (self._file.seek(0, 2), len(text))
-                write_all(self._file, text)
+                write_all(self._file.write, text)
         self._held.clear()
 
 
