@@ -21,7 +21,7 @@ from wb_ops.errors import CommError, InvalidRequest
 log = logging.getLogger("wb_ops")
 
 IDS_PER_REQUEST = 200
-# How often a listing is read while runs are deleted under it.
+# How often a listing is read while runs are deleted or move under it.
 LISTING_PASSES = 3
 
 Node = dict[str, Any]
@@ -139,10 +139,15 @@ class RunSource:
         *,
         needs_some: bool = False,
     ) -> Iterator[Node]:
-        """Each run once, from as many readings of the listing as deletions under it ask for."""
+        """Each run once, read again where some were deleted or moved meanwhile."""
         _check(filters or {})
         seen: set[str] = set()
-        for _ in range(LISTING_PASSES):
+        for number in range(LISTING_PASSES):
+            if number:
+                # Cursors count positions: a run that goes moves another to a page already read.
+                log.info(
+                    "%s: runs were deleted or moved during the listing; reading again", self.path
+                )
             listing = self._listing(filters, order, on_broken, seen)
             counts = listing.counts
             pages = iter_pages(listing.fetch, page_size, largest=largest_page, skip=listing.skip)
@@ -155,9 +160,10 @@ class RunSource:
             has_fallen = any(later < earlier for earlier, later in pairwise(counts))
             if not (has_fallen or listing.has_moved):
                 return
-            # Cursors count positions: a run that goes moves another one to a page already read.
-            log.info("%s: runs were deleted during the listing; reading it again", self.path)
-        log.warning("%s: runs are deleted faster than they are listed; some may miss", self.path)
+        log.warning(
+            "%s: runs are deleted or move faster than they are listed; some may be missing",
+            self.path,
+        )
 
     def _listing(
         self,
