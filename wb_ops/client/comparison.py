@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from wb_ops.tables.values import parse_json
+from wb_ops.tables.values import float_name, parse_json
 
 
 def same_json(one: str | None, other: str | None) -> bool:
@@ -34,7 +34,7 @@ def holds(read: str | None, sent: str | None) -> bool:
 def _with_texts(value: Any) -> Any:
     """The value as a server gives it that has no special floats."""
     if isinstance(value, float) and not math.isfinite(value):
-        return json.dumps(value)
+        return float_name(value)
     if isinstance(value, Mapping):
         return {name: _with_texts(member) for name, member in value.items()}
     return [_with_texts(member) for member in value] if isinstance(value, list) else value
