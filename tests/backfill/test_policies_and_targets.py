@@ -124,6 +124,18 @@ class TestOverwriteIfOlder:
         project.edit_run("ann", "trials", "r00", heartbeat_at=later)
         assert plan_backfill(self.AGED, api, warehouse).counts == {"set": 1}
 
+    def test_a_run_whose_last_heartbeat_is_no_time_is_skipped(
+        self, api: Api, warehouse: Warehouse, project: DevServer
+    ):
+        write_backfill(compute({"score": 1}), api, warehouse)
+        node = {**api.source("ann/trials").fetch_node("r00"), "heartbeatAt": "yesterday"}
+        runs = {"edges": [{"node": node, "cursor": "1"}], "pageInfo": {"hasNextPage": False}}
+        body = json.dumps({"data": {"project": {"runCount": 1, "runs": runs}}})
+        listed = Responder(status=200, body=body)
+        project.faults.add(Fault(Matcher(operation="Runs"), listed, times=None))
+        planned = plan_backfill(self.AGED, api, warehouse).values[0]
+        assert (planned.action, planned.reason) == ("skipped", "unreadable")
+
     def test_a_value_that_somebody_changed_since_is_a_conflict(
         self, api: Api, warehouse: Warehouse, project: DevServer
     ):

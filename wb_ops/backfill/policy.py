@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 from wb_ops.backfill.journal import Entry, Event
@@ -15,7 +14,7 @@ from wb_ops.client.comparison import holds, same_json
 from wb_ops.client.source import Node
 from wb_ops.errors import MalformedResponse
 from wb_ops.tables.fingerprints import Fingerprint, fingerprint
-from wb_ops.tables.runs import OPEN_STATES, parse_server_time
+from wb_ops.tables.runs import OPEN_STATES, server_time
 from wb_ops.warehouse import Warehouse
 
 NO_RUN = "no such run"
@@ -68,7 +67,10 @@ def _decide_by_age(node: Node, old: str, ours: Entry | None) -> Decision:
         return "skipped", "not written by a backfill"
     if not holds(old, ours.new):
         return "conflict", "changed by another writer since it was written"
-    logged_at = _time(node.get("heartbeatAt"))
+    try:
+        logged_at = server_time(node, "heartbeatAt")
+    except ValueError:
+        return "skipped", "unreadable"
     if logged_at is None or logged_at <= ours.recorded_at:
         return "skipped", "newer than the run"
     return "set", ""
@@ -98,7 +100,3 @@ def _why_stale(receipt: Mapping[str, Any] | None, node: Node) -> str:
     # "growing" of a run that has ended: a commit found it changed since its rows were read.
     is_whole = receipt["status"] == "complete" or not then.left_running
     return "" if is_whole and then.covers(now) else "history older than the run"
-
-
-def _time(text: str | None) -> datetime | None:
-    return parse_server_time(text) if text else None
