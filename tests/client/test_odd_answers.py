@@ -87,9 +87,9 @@ class TestHistories:
     def test_where_the_end_is_unknown_no_window_is_asked_for_in_vain(
         self, server: DevServer, api: Api
     ):
-        exports = {"parquetUrls": [], "liveData": [{"_step": 0}]}
-        fields = {"historyLineCount": 10**6, "historyKeys": None, "parquetHistory": exports}
-        answer(server, SOURCES, fields)
+        refusal = Responder.error(400, 'Cannot query field "parquetHistory" on type "Run".')
+        server.faults.add(Fault(Matcher(operation=SOURCES), refusal, times=None))
+        answer(server, "RunHistoryKeys", {"historyLineCount": 10**6, "historyKeys": None})
         assert self.read(api) == ROWS
         assert server.requests.operations().count("HistoryPage") == 1
 
@@ -98,9 +98,9 @@ class TestHistories:
     ):
         monkeypatch.setattr(windows, "SAMPLES", 3)
         monkeypatch.setattr(windows, "ROWS_PER_WINDOW", 2)
-        exports = {"parquetUrls": [], "liveData": [{"_step": 0}]}
-        fields = {"historyLineCount": 6, "historyKeys": None, "parquetHistory": exports}
-        answer(server, SOURCES, fields)
+        refusal = Responder.error(400, 'Cannot query field "parquetHistory" on type "Run".')
+        server.faults.add(Fault(Matcher(operation=SOURCES), refusal, times=None))
+        answer(server, "RunHistoryKeys", {"historyLineCount": 6, "historyKeys": None})
         assert self.read(api) == ROWS
 
     def test_a_server_that_answers_for_no_window_is_found_out(self, server: DevServer, once: Api):
