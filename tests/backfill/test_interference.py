@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -52,6 +53,13 @@ def meanwhile(
 
 def write(api: Api, warehouse: Warehouse, request: BackfillRequest = REQUEST) -> Any:
     return execute_backfill(plan_backfill(request, api, warehouse), api, warehouse)
+
+
+def journaled(warehouse: Warehouse) -> tuple[str, str]:
+    """What the journal says of r00: event and note."""
+    sql = "select event, note from _wb_backfills where run_id = 'r00' and event <> 'intent'"
+    (line,) = warehouse.query(sql, "ann__trials").to_pylist()
+    return line["event"], line["note"]
 
 
 @pytest.mark.parametrize(
@@ -190,10 +198,52 @@ def test_their_value_of_our_key_that_cannot_be_put_back_is_on_record(
     with pytest.raises(PermissionDenied) as caught:
         write(api, warehouse)
     assert [value.run_id for value in caught.value.report.unverified] == ["r00"]
-    sql = "select event, note from _wb_backfills where run_id = 'r00' and event <> 'intent'"
-    (line,) = warehouse.query(sql, "ann__trials").to_pylist()
-    assert (line["event"], "best: 7.50" in line["note"]) == ("unverified", True)
-    assert "theirs: 2" in line["note"]
+    event, note = journaled(warehouse)
+    assert (event, "best: 7.50" in note) == ("unverified", True)
+    assert "theirs: 2" in note
+
+
+@pytest.mark.parametrize(
+    ("theirs", "event", "told"),
+    [
+        ('{"acc": 0.5, "best": 0, "theirs": 2.50}', "written", "theirs: 2.50"),
+        ('{"acc": 0.5, "best": 7.50, "theirs": 1.50}', "unverified", "best: 7.50"),
+    ],
+    ids=["their key", "our key"],
+)
+def test_what_the_server_refuses_to_take_back_is_on_record_though_all_else_is_written(
+    api: Api, warehouse: Warehouse, server: DevServer, caplog: pytest.LogCaptureFixture,
+    theirs: str, event: str, told: str,
+):  # fmt: skip
+    meanwhile(server, summary=theirs)
+    body = json.dumps({"errors": [{"message": "the summary of this run is too large"}]})
+    refusal = Responder(status=200, body=body)
+    server.faults.add(Fault(Matcher(operation="UpsertBucket", nth=2), refusal))
+    with nullcontext() if event == "written" else pytest.raises(OutcomeUnknown):
+        write(api, warehouse)
+    kept, note = journaled(warehouse)
+    assert (kept, told in note) == (event, True)
+    assert f"run r00: {told.split(':')[0]} of other writers may be lost" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("theirs", "told"),
+    [
+        ('{"acc": 0.5, "best": 0, "theirs": 2.50}', "theirs: 2.50"),
+        (FULL.replace("}", ', "new": 1.50}'), "new: 1.50"),
+    ],
+    ids=["changed", "added"],
+)
+def test_what_cannot_be_put_back_into_a_run_that_became_read_only_is_on_record(
+    api: Api, warehouse: Warehouse, server: DevServer, caplog: pytest.LogCaptureFixture,
+    theirs: str, told: str,
+):  # fmt: skip
+    meanwhile(server, summary=theirs)
+    meanwhile(server, nth=READING_BACK, operation="Runs", read_only=True)
+    assert len(write(api, warehouse).written) == 2
+    event, note = journaled(warehouse)
+    assert (event, told in note) == ("written", True)
+    assert f"run r00: {told.split(':')[0]} of other writers may be lost" in caplog.text
 
 
 @pytest.mark.parametrize("message", ["context deadline exceeded", "rate limit exceeded"])

@@ -73,7 +73,7 @@ class Batch:
         except CommError as error:
             self.error = error
             self._close_rest(self._event_of(error), f"{type(error).__name__}: {error}")
-            self._tell_owed()
+        self._tell_owed()
         return self
 
     def _event_of(self, error: CommError) -> Event:
@@ -95,11 +95,10 @@ class Batch:
         # What is lost once more waits for the others to end.
         self._close_sent(edits)
         self._close_rest("unverified", f"replaced by other writers {ROUNDS} times while we wrote")
-        self._tell_owed()
 
     def _owe(self, edits: Mapping[str, Edit]) -> None:
-        """Keep what is still to be put back: an error must not make it vanish."""
-        self._owed = {run_id: edit.theirs for run_id, edit in edits.items() if edit.theirs}
+        """Keep what is still to be put back: neither error nor refusal may make it vanish."""
+        self._owed |= {run_id: dict(edit.theirs) for run_id, edit in edits.items()}
 
     def _tell_owed(self) -> None:
         """Log members of others that are not put back; the journal's notes have their text."""
@@ -164,7 +163,7 @@ class Batch:
             self.repaired += sum(len(edit.theirs) for edit in edits.values())
             self._close_sent(edits)
             self._close_contested(edits)
-            self._owe({})
+            self._owe({run_id: Edit() for run_id in edits})
             return dict(base), {}
         self._is_in_doubt = True
         after = self._fetch(edits)
@@ -172,12 +171,13 @@ class Batch:
         for run_id, edit in edits.items():
             if (node := after.get(run_id)) is None:
                 self._close_run(run_id, "gone", "the run was deleted")
+                self._owed.pop(run_id, None)
                 continue
             around = Around(self.writer.target, edit, base[run_id], before.get(run_id), node)
             again[run_id] = self._settle(run_id, edit, around)
+            self._owe({run_id: again[run_id]})
             self._refuse(run_id, node, again[run_id])
         self._is_in_doubt = False
-        self._owe(again)
         if isinstance(error, OutcomeUnknown):
             self._doubt(error, again)
         elif error is not None and (is_busy(error) or is_of_one_run(error)):
@@ -195,9 +195,10 @@ class Batch:
         for key in list(self._open[run_id] if is_closed else again.ours):
             self._close(self._open[run_id][key], *why)
         again.ours.clear()
-        if is_closed and again.theirs:
-            log.warning("run %s: %s of others may be lost", run_id, ", ".join(again.theirs))
+        if is_closed:
             again.theirs.clear()
+            # A later reading could not put them back either.
+            self.theirs.pop(run_id, None)
 
     def _is_alone(
         self, base: Mapping[str, Node], edits: Mapping[str, Edit], before: Mapping[str, Node]
