@@ -131,6 +131,23 @@ def test_the_list_needs_the_warehouse_alone(server: DevServer, monkeypatch: pyte
     assert "give entity/project" in CliRunner().invoke(cli, command).stderr
 
 
+def test_a_dataset_is_the_one_of_its_export_however_it_is_written(tmp_path: Path):
+    """A lake tells names apart by their case."""
+    lake, dataset = f"parquet:///{tmp_path / 'lake'}", ("--dataset", "Mine")
+
+    def ask(*command: str) -> Result:
+        return CliRunner().invoke(cli, [*command, "ann/trials", *dataset])
+
+    assert ask("export", "--to", lake).exit_code == 0
+    sql = ("--sql", "select run_id, 1 as one from runs")
+    planned = ask("backfill", "plan", "--warehouse", lake, *sql, "--out", "plan.json")
+    assert "3 set" in planned.stdout
+    applied = ask("backfill", "apply", "--warehouse", lake, "--plan", "plan.json", "--yes")
+    assert "3 written" in applied.stdout
+    assert "3 runs: 3 written" in ask("backfill", "list", "--warehouse", lake).stdout
+    assert "mine: ann/trials" in ask("export", "status", "--to", lake).stdout
+
+
 def test_the_journal_may_be_kept_apart():
     apart = ("--warehouse", "duckdb:///journal.duckdb")
     journal = ("--journal", apart[1])

@@ -181,6 +181,12 @@ class TestStatus:
         assert code == 0, err
         assert "holds no project yet" in out
 
+    def test_a_project_may_be_named_by_the_address_of_its_page(self, wb_ops: Command):
+        wb_ops("export", "ann/trials", *TO)
+        code, out, err = wb_ops("export", "status", "https://wandb.ai/ann/trials/workspace", *TO)
+        assert code == 0, err
+        assert "ann__trials: ann/trials" in out
+
     def test_a_project_that_is_not_there_is_named(self, wb_ops: Command):
         wb_ops("export", "ann/trials", *TO)
         code, _, err = wb_ops("export", "status", "ann/trails", *TO)

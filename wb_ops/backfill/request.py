@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 from wb_ops.backfill.targets import Target
 from wb_ops.client.filters import require_valid
 from wb_ops.errors import InvalidRequest
-from wb_ops.warehouse import Owner, dataset_name
+from wb_ops.warehouse import Owner, chosen_dataset
 
 if TYPE_CHECKING:
     from wb_ops.client.runs import Run
@@ -107,4 +107,4 @@ class BackfillRequest:
     @property
     def dataset_name(self) -> str:
         """The warehouse schema with the project's tables and the journal."""
-        return self.dataset or dataset_name(self.entity, self.project)
+        return chosen_dataset(self.dataset, self.entity, self.project)

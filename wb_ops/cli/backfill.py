@@ -24,11 +24,10 @@ from wb_ops.backfill import (
 )
 from wb_ops.cli.backfill_output import print_plan, print_report, progress
 from wb_ops.cli.failures import exits_with_advice
-from wb_ops.cli.options import parse_filters
+from wb_ops.cli.options import parse_filters, project_of
 from wb_ops.client.api import Api
-from wb_ops.client.paths import project_path_parts
 from wb_ops.errors import InvalidRequest, WbOpsError
-from wb_ops.warehouse import Warehouse, connect, dataset_name
+from wb_ops.warehouse import Warehouse, chosen_dataset, connect
 
 Options = dict[str, Any]
 
@@ -174,16 +173,9 @@ def undo(
 @exits_with_advice
 def list_(path: str, url: str, dataset: str | None, as_json: bool) -> None:
     """Show the backfills of a project, the newest first; asks W&B nothing."""
-    name = dataset or dataset_name(*_project(path))
+    name = chosen_dataset(dataset, *project_of(path))
     for record in list_backfills(connect(url), name):
         click.echo(json.dumps(asdict(record), default=str) if as_json else _line(record))
-
-
-def _project(path: str) -> list[str]:
-    parts = project_path_parts(path)
-    if len(parts) != 2 or not all(parts):
-        raise InvalidRequest(f"{path!r} is no project: give entity/project.")
-    return parts
 
 
 def _request(api: Api, path: str, dataset: str | None, what: Options) -> BackfillRequest:
@@ -211,10 +203,9 @@ def _stored_plan(file: str, path: str, dataset: str | None, what: Options) -> Ba
     planned = BackfillPlan.from_json(_read(file, "--plan"))
     if str(planned.request.owner) != path:
         raise InvalidRequest(f"--plan {file} is of {planned.request.owner}, not of {path}.")
-    if dataset is not None and dataset != planned.request.dataset_name:
-        raise InvalidRequest(
-            f"--plan {file} is of dataset {planned.request.dataset_name!r}, not {dataset!r}."
-        )
+    held = planned.request.dataset_name
+    if dataset is not None and replace(planned.request, dataset=dataset).dataset_name != held:
+        raise InvalidRequest(f"--plan {file} is of dataset {held!r}, not {dataset!r}.")
     if given := [name for name, default in _PLANNED.items() if what[name] != default]:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         raise InvalidRequest(f"--plan {file} has its values already: leave out {options}.")

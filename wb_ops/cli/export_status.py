@@ -11,8 +11,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from wb_ops.cli.options import project_of
 from wb_ops.errors import InvalidRequest
-from wb_ops.warehouse import Warehouse, dataset_name
+from wb_ops.warehouse import Warehouse, chosen_dataset
 
 MAX_INCOMPLETE = 20
 _RECORDS = ("_wb_state", "_wb_loads", "_wb_receipts")
@@ -24,13 +25,12 @@ def show_status(
     warehouse: Warehouse, path: str | None, dataset: str | None, *, as_json: bool
 ) -> None:
     """Print the state of one dataset, or of all."""
-    if path is not None and dataset is None:
-        if path.count("/") != 1:
-            raise InvalidRequest(f"{path!r} is no project: give entity/project.")
-        dataset = dataset_name(*path.split("/"))
-    # As an export writes it.
     known = _datasets(warehouse)
-    names = [dataset.lower()] if dataset else known
+    names = known
+    if path is not None:
+        names = [chosen_dataset(dataset, *project_of(path))]
+    elif dataset is not None:
+        names = [dataset.lower()]
     if missing := set(names) - set(known):
         held = ", ".join(known) or "none"
         raise InvalidRequest(f"{warehouse.url} holds no dataset {missing.pop()}; it holds {held}.")

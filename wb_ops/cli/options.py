@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from wb_ops.client.paths import project_path_parts
 from wb_ops.errors import InvalidRequest
 
 
@@ -21,3 +22,15 @@ def parse_filters(text: str | None) -> dict[str, Any]:
     if not isinstance(filters, dict):
         raise InvalidRequest(f'--filters {text!r} is no JSON object, such as {{"state": "x"}}.')
     return filters
+
+
+def project_of(path: str) -> tuple[str, str]:
+    """Read a project's path or page URL: entity and project.
+
+    Raises:
+        InvalidRequest: it does not name both (retry: never).
+    """
+    parts = project_path_parts(path)
+    if len(parts) != 2 or not all(parts):
+        raise InvalidRequest(f"{path!r} is no project: give entity/project.")
+    return parts[0], parts[1]

@@ -39,9 +39,9 @@ def run_partitions(
     entity: str, project: str, dataset: str | None = None
 ) -> dg.DynamicPartitionsDefinition:
     """Return one partition for each W&B run, added by a sensor; for up to about 10,000 runs."""
-    from wb_ops.warehouse import dataset_name
+    from wb_ops.warehouse import chosen_dataset
 
-    name = dataset or dataset_name(entity, project)
+    name = chosen_dataset(dataset, entity, project)
     return dg.DynamicPartitionsDefinition(name=f"{name}__run_ids")
 
 

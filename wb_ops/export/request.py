@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 
 from wb_ops.errors import InvalidRequest
-from wb_ops.warehouse import Owner, dataset_name
+from wb_ops.warehouse import Owner, chosen_dataset
 
 Mode = Literal["incremental", "reconcile", "full"]
 OnIncomplete = Literal["mark", "fail"]
@@ -91,8 +91,7 @@ class ExportRequest:
     @property
     def dataset_name(self) -> str:
         """The warehouse schema that is written."""
-        # Lower case: warehouses disagree about whether case tells names apart.
-        return (self.dataset or dataset_name(self.entity, self.project)).lower()
+        return chosen_dataset(self.dataset, self.entity, self.project)
 
     @property
     def scope(self) -> str:

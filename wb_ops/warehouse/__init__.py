@@ -6,6 +6,6 @@ May import: errors, tables. A driver is imported only in its own module.
 
 from wb_ops.warehouse.base import Batch, Committed, Owner, Warehouse
 from wb_ops.warehouse.connect import connect
-from wb_ops.warehouse.datasets import dataset_name
+from wb_ops.warehouse.datasets import chosen_dataset, dataset_name
 
-__all__ = ["Batch", "Committed", "Owner", "Warehouse", "connect", "dataset_name"]
+__all__ = ["Batch", "Committed", "Owner", "Warehouse", "chosen_dataset", "connect", "dataset_name"]

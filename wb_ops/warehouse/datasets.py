@@ -13,3 +13,9 @@ def dataset_name(entity: str, project: str) -> str:
     """
     path = f"{entity}/{project}"
     return assign_names([path], {}, ())[path]
+
+
+def chosen_dataset(dataset: str | None, entity: str, project: str) -> str:
+    """Return the schema name that was asked for, or else that of the project, in lower case."""
+    # Warehouses disagree about whether case tells names apart.
+    return (dataset or dataset_name(entity, project)).lower()
