@@ -128,6 +128,18 @@ class TestShards:
         assert execute_shard(plan_uri, Shard(1, 2), api) in results
         assert server.requests.operations() == []
 
+    def test_that_raised_nothing_of_a_run_that_had_failed_before_raise_nothing_again(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str
+    ):
+        broken = Matcher(path="*/exports/*", origin="storage")
+        server.faults.add(Fault(broken, Responder.truncated(10)))
+        execute_export(plan_export(REQUEST, api, warehouse), api, warehouse)
+        server.faults.add(Fault(broken, Responder.truncated(10), times=None))
+        plan_uri = plan_export(REQUEST, api, warehouse).save(staging)
+        _, first = in_shards(plan_uri, 1, api, warehouse)
+        again = commit_plan(plan_uri, api, warehouse)
+        assert again.statuses == first.statuses == {"failed": 1}
+
     def test_that_did_not_add_up_say_so_again(
         self, server: DevServer, api: Api, warehouse: Warehouse, staging: str
     ):

@@ -35,9 +35,9 @@ def commit_plan(
 ) -> ExportReport:
     """Commit what the shards of a plan have staged; then empty the plan's folder.
 
-    Of a folder whose commit adds up stay only `plan.json` and the marks of its shards, a few
-    hundred bytes each: by them a repeated shard or commit sees that there is nothing to do.
-    Otherwise the staged rows alone are deleted.
+    Of a folder whose commit raises no error stay only `plan.json` and the marks of its shards, a
+    few hundred bytes each: by them a repeated shard or commit sees that there is nothing to do.
+    After ExportIncomplete the staged rows alone are deleted.
 
     A run that another export has written, or that changed on the server since it was read, is not
     written: the next export reads it. One that only went on logging is written as far as it was
@@ -61,14 +61,21 @@ def commit_plan(
     warehouse.check(request.dataset_name, request.owner)
     report = new_report(plan, warehouse.url)
     if (finished := _finished(report, plan, folder, warehouse)) is not None:
+        if all(map(_stays, folder.list_names())):
+            # It was emptied, so nothing was raised then; what to judge by is gone.
+            return finished
         report = finished
     else:
         shards = _complete_shards(plan, folder)
         _Commit(plan, shards, folder, api, warehouse, report, on_progress).run()
         _delete(folder, lambda name: name.startswith("shards/") and name.endswith("parquet"))
     raise_if_incomplete(plan, report)
-    _delete(folder, lambda name: name != PLAN and not name.endswith(f"/{DONE}"))
+    _delete(folder, lambda name: not _stays(name))
     return report
+
+
+def _stays(name: str) -> bool:
+    return name == PLAN or name.endswith(f"/{DONE}")
 
 
 def _delete(folder: Folder, is_over: Callable[[str], bool]) -> None:

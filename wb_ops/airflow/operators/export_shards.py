@@ -161,7 +161,8 @@ class WandbCommitExportOperator(AnnouncesExport, TakesWarehouse):
     Refuses while shards are missing. Runs that changed since the plan are left to the next export.
     A commit that is killed or repeated writes nothing twice, and a repeated one that had failed
     fails again. Returns, announces and reports what WandbExportOperator does. After a commit that
-    adds up the plan's folder is emptied, but for a few small files that say that it is done.
+    raises no error the plan's folder is emptied, but for a few small files that say that it is
+    done.
 
     Args:
         plan_uri: the planning task's `.plan_uri`.
