@@ -54,7 +54,7 @@ def execute_backfill(
 ) -> BackfillReport:
     """Write the planned values, 25 runs in two requests; with `safe`, each run in two.
 
-    `warehouse` keeps the journal: the one that was planned with, or another.
+    `warehouse` keeps the journal: the `journal` that the plan was made with, else its `warehouse`.
 
     Each run is read fresh; a value that is not what the plan saw is a conflict and is left
     alone; only our keys change. Some time after the write, 200 runs are read back in a request;
