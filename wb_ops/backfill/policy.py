@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow.compute as pc
+
 from wb_ops.backfill.journal import Entry, Event
 from wb_ops.backfill.planned import Action
 from wb_ops.backfill.request import BackfillRequest
@@ -85,7 +87,9 @@ def stale_histories(
     its SQL could read: nothing is said of it.
     """
     receipts = warehouse.read_tables(request.dataset_name, ["_wb_receipts"])["_wb_receipts"]
-    held = {row["run_id"]: row for row in receipts.to_pylist() if row["table_name"] == "history"}
+    of_histories = receipts.filter(pc.equal(receipts["table_name"], "history"))
+    asked = of_histories.select(["run_id", "status", "fingerprint"])
+    held = {row["run_id"]: row for row in asked.to_pylist()}
     if not held:
         return {}
     reasons = {run_id: _why_stale(held.get(run_id), node) for run_id, node in nodes.items()}
