@@ -109,7 +109,7 @@ def plan(
     if out is not None and out.suffix not in (".csv", ".json"):
         raise InvalidRequest(f"--out {out}: give a name that ends in .csv or .json.")
     with Api() as api:
-        warehouse, kept = connect(url), connect(journal or url)
+        warehouse, kept = _connected(url, journal)
         planned = plan_backfill(_request(api, path, dataset, what), api, warehouse, kept)
     if out is not None:
         out.write_text(planned.to_csv() if out.suffix == ".csv" else planned.to_json())
@@ -130,7 +130,7 @@ def apply(
     Example: wb-ops backfill apply my-team/my-project --warehouse duckdb:///wandb.duckdb
     --recipe 'best("val_acc", also=["loss"])' --yes
     """
-    warehouse, kept = connect(url), connect(journal or url)
+    warehouse, kept = _connected(url, journal)
     with Api() as api:
         if plan_file is not None:
             planned = _stored_plan(plan_file, api.source(path).path, dataset, what)
@@ -176,6 +176,12 @@ def list_(path: str, url: str, dataset: str | None, as_json: bool) -> None:
     name = chosen_dataset(dataset, *project_of(path))
     for record in list_backfills(connect(url), name):
         click.echo(json.dumps(asdict(record), default=str) if as_json else _line(record))
+
+
+def _connected(url: str, journal: str | None) -> tuple[Warehouse, Warehouse]:
+    """The warehouse, and the one that keeps the journal: most often the same."""
+    warehouse = connect(url)
+    return warehouse, connect(journal) if journal else warehouse
 
 
 def _request(api: Api, path: str, dataset: str | None, what: Options) -> BackfillRequest:
