@@ -12,7 +12,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from wb_ops.backfill.recipes import Recipe
-from wb_ops.backfill.request import BackfillRequest
+from wb_ops.backfill.request import BackfillRequest, Compute
 from wb_ops.client.api import Api
 from wb_ops.client.documents import dump_value
 from wb_ops.client.run import Run
@@ -42,7 +42,7 @@ def values_of(
     """Compute the values that a request asks for; `nodes` are the runs that may be written to.
 
     Also says why there are none of a run that was deleted meanwhile, or whose history is broken or
-    incomplete.
+    incomplete. An undo or a resume computes none: the journal has them.
 
     Raises:
         InvalidRequest: the SQL, the file or a value cannot be used (retry: never).
@@ -54,7 +54,9 @@ def values_of(
         return values_from_table(rows, "The backfill's SQL"), {}
     if request.file is not None:
         return values_from_table(_read_file(Path(request.file)), str(request.file)), {}
-    return values_from_function(request, api, nodes)
+    if request.compute is not None:
+        return values_from_function(request.compute, request, api, nodes)
+    return {}, {}
 
 
 def values_from_table(rows: pa.Table, what: str) -> Values:
@@ -80,11 +82,10 @@ def values_from_table(rows: pa.Table, what: str) -> Values:
 
 
 def values_from_function(
-    request: BackfillRequest, api: Api, nodes: Sequence[Node]
+    compute: Compute, request: BackfillRequest, api: Api, nodes: Sequence[Node]
 ) -> tuple[Values, Reasons]:
     """Call the function for each run, several at once; what else it raises is raised."""
-    compute, reasons = request.compute, Reasons()
-    assert compute is not None  # noqa: S101 - BackfillRequest has checked
+    reasons = Reasons()
     room = RowsInFlight(MAX_ROWS_IN_FLIGHT)
 
     def one(run: Run) -> tuple[str, dict[str, str | None]]:
