@@ -10,6 +10,7 @@ from typing import Any
 
 import dagster as dg
 import pytest
+import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 from dagster.components.testing.test_cases import (
     TestOpCustomization,
@@ -191,6 +192,16 @@ def test_what_does_not_go_together_is_refused_when_it_loads(attributes: dict[str
     with pytest.raises(Exception, match="Error while loading") as caught, loaded(**attributes):
         pass
     assert next(iter(attributes)) in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("metric", ["val/acc", 'a "b" \\c', "größe", "acc 🎯"])
+def test_a_scaffolded_backfill_reads_the_metric_as_it_was_typed(metric: str):
+    params = {"entity": "ann", "project": "demo", "best": metric}
+    with create_defs_folder_sandbox() as sandbox:
+        path = sandbox.scaffold_component(WandbProjectComponent, scaffold_params=params)
+        written = yaml.safe_load((path / "defs.yaml").read_text())
+    (backfill,) = written["attributes"]["backfills"]
+    assert WandbBackfill(**backfill).compute().reads == (metric,)
 
 
 def test_a_subclass_changes_specs_in_python():

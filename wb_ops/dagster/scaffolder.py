@@ -38,7 +38,7 @@ class WandbScaffolder(dg.Scaffolder[WandbScaffoldParams]):
         """Write the file; the key is left to the environment, where it is safest."""
         attributes: dict[str, Any] = request.params.model_dump(exclude={"best"})
         if (metric := request.params.best) is not None:
-            # JSON's text of a string is Python's too.
-            recipe = f"best({json.dumps(metric)})"
+            # JSON's text of a string is Python's too, but for signs escaped as two surrogates.
+            recipe = f"best({json.dumps(metric, ensure_ascii=False)})"
             attributes["backfills"] = [{"name": f"best_{op_name(metric)}", "recipe": recipe}]
         dg.scaffold_component(request, attributes)
