@@ -144,6 +144,34 @@ def test_a_run_partition_writes_to_its_run_and_a_dry_run_is_seen_on_it(bench):
     assert best(bench) == {"r0": None, "r1": 0.5, "r2": None}
 
 
+def test_a_run_that_the_warehouse_does_not_hold_yet_is_told_of_too(bench):
+    runs = run_partitions("ann", "demo")
+    bench.run(bench.export)
+    for run_id, state in (("new", "finished"), ("open", "running")):
+        bench.server.seed_run("ann", "demo", run_id, state=state, history=[{"val_acc": 0.7}])
+    bench.instance.add_dynamic_partitions(runs.name, ["new", "open"])
+    asset = bench.best_metrics(compute=best_of("val_acc"), partitions_def=runs)
+    new = bench.run(asset, partition_key="new").metadata("best_metrics")
+    assert new["wandb/partition_values_written"] == new["wandb/values_written"] == 2
+    still_open = bench.run(asset, partition_key="open").metadata("best_metrics")
+    assert still_open["wandb/values_skipped"] == 2
+    assert still_open["wandb/partition_values_written"] == 0
+
+
+def test_what_a_file_says_of_other_partitions_is_not_told_of(bench, tmp_path: Path):
+    labels = tmp_path / "labels.csv"
+    labels.write_text("run_id,best_val_acc\nr0,0.25\nr1,0.5\nelsewhere,0.75\n")
+    runs = run_partitions("ann", "demo")
+    bench.run(bench.export)
+    bench.instance.add_dynamic_partitions(runs.name, ["r0"])
+    chosen = {"file": labels, "partitions_def": runs}
+    shown = bench.run(bench.best_metrics(**chosen), partition_key="r0").metadata("best_metrics")
+    assert (shown["wandb/values_written"], shown["wandb/values_skipped"]) == (1, 0)
+    none_match = bench.best_metrics(**chosen, filters={"state": "crashed"})
+    shown = bench.run(none_match, partition_key="r0").metadata("best_metrics")
+    assert (shown["wandb/values_written"], shown["wandb/values_skipped"]) == (0, 1)
+
+
 def test_resources_of_its_own_and_what_automates_it(bench):
     condition = late_data_condition()
     asset = bench.best_metrics(

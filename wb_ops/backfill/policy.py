@@ -20,6 +20,7 @@ from wb_ops.tables.runs import OPEN_STATES, server_time
 from wb_ops.warehouse import Warehouse
 
 NO_RUN = "no such run"
+OUTSIDE = "outside the filters"
 UNLISTED = "the server cannot give the run"
 Decision = tuple[Action, str]
 
@@ -27,7 +28,7 @@ Decision = tuple[Action, str]
 def why_not(request: BackfillRequest, node: Node | None) -> str:
     """Why a run is not written to at all, or an empty text."""
     if node is None:
-        return "outside the filters" if request.filters else NO_RUN
+        return OUTSIDE if request.filters else NO_RUN
     if node.get("readOnly"):
         return "read-only"
     if node.get("state") in OPEN_STATES and not request.include_running:

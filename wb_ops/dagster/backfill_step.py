@@ -68,7 +68,8 @@ class BackfillStep:
                 yield from self._observe(parts, dry_run_metadata(plan, page))
                 return
             report = _written(context, plan, api, store, meter, page)
-            self._describe_partitions(context, parts, report)
+            if part is not None:
+                self._describe_partitions(context, part, parts, report)
             shown = {**backfill_metadata(report, page), **meter.used()}
             yield dg.MaterializeResult(asset_key=self.spec.key, metadata=shown)
 
@@ -77,12 +78,14 @@ class BackfillStep:
             yield dg.AssetObservation(self.spec.key, partition=partition, metadata=shown)
 
     def _describe_partitions(
-        self, context: dg.AssetExecutionContext, parts: Parts, report: BackfillReport
+        self, context: dg.AssetExecutionContext, part: Slice, parts: Parts, report: BackfillReport
     ) -> None:
         """Describe each partition by itself: what a result carries is copied to all of them."""
         written = Counter(value.run_id for value in report.written)
         for key, runs in parts.items():
-            values = sum(written[run["run_id"]] for run in runs)
+            # Of a day the runs are known from the warehouse only; the key of a run is its id.
+            run_ids = [run["run_id"] for run in runs] if part.windows else [key]
+            values = sum(written[run_id] for run_id in run_ids)
             metadata = {"wandb/partition_runs": len(runs), "wandb/partition_values_written": values}
             context.add_asset_metadata(metadata, asset_key=self.spec.key, partition_key=key)
 
@@ -97,9 +100,15 @@ def narrowed(request: BackfillRequest, part: Slice | None) -> BackfillRequest:
 
 
 def inside(plan: BackfillPlan, parts: Parts) -> BackfillPlan:
-    """Leave out what SQL or a file says of the runs of other partitions: they are not skipped."""
+    """Leave out what SQL or a file says of the runs of other partitions: they are not skipped.
+
+    Those are outside the filters, and so are runs of these partitions that the request's own
+    filters leave out, or that are deleted: of these, the ones that the warehouse holds are shown.
+    """
+    from wb_ops.backfill.policy import OUTSIDE
+
     held = {run["run_id"] for runs in parts.values() for run in runs}
-    kept = (value for value in plan.values if value.run_id in held or value.action != "skipped")
+    kept = (value for value in plan.values if value.run_id in held or value.reason != OUTSIDE)
     return replace(plan, values=tuple(kept))
 
 
