@@ -204,6 +204,30 @@ def test_a_scaffolded_backfill_reads_the_metric_as_it_was_typed(metric: str):
     assert WandbBackfill(**backfill).compute().reads == (metric,)
 
 
+@pytest.mark.parametrize(
+    ("attributes", "named"),
+    [
+        ({"op": {"description": "d", "name": "n"}}, "op.description would"),
+        (
+            {"backfills": [{"name": "one", "sql": "select 1", "op": {"description": "d"}}]},
+            "backfills: one: op.description would",
+        ),
+        (
+            {
+                "backfills": [
+                    {"name": "one", "sql": "select 1", "op": {"name": "n", "description": "d"}}
+                ]
+            },
+            "backfills: one: op.name and op.description would",
+        ),
+    ],
+)
+def test_what_an_op_would_not_use_is_refused_by_name(attributes: dict[str, Any], named: str):
+    with pytest.raises(Exception, match="Error while loading") as caught, loaded(**attributes):
+        pass
+    assert named in "".join(traceback.format_exception(caught.value))
+
+
 def test_a_subclass_changes_specs_in_python():
     with loaded(Tagged) as defs:
         assert _asset(defs).get_asset_spec(HISTORY).tags["tier"] == "gold"

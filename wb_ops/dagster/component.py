@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from wb_ops.dagster.assets import build_wandb_assets
 from wb_ops.dagster.backfill import build_wandb_backfill_asset
 from wb_ops.dagster.checks import WandbChecks
-from wb_ops.dagster.component_backfill import WandbBackfill
+from wb_ops.dagster.component_backfill import WandbBackfill, refuse_unused
 from wb_ops.dagster.late_data import (
     build_changes_schedule,
     build_wandb_changes,
@@ -142,13 +142,14 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
     )
 
     @model_validator(mode="after")
-    def _check_days(self) -> "WandbProjectComponent":
+    def _check(self) -> "WandbProjectComponent":
         is_daily = self.partitions == "created_day"
         looks_back = self.lookback_days is not None
         if is_daily != (self.start_date is not None) or (looks_back and not is_daily):
             raise ValueError("partitions: created_day and start_date; lookback_days needs both.")
         if (self.has_sensor or self.partitions == "run") and not self._ended_states():
             raise ValueError(f"states: a sensor needs one of {', '.join(ENDED_STATES)}.")
+        refuse_unused(self.op, ("description",))
         return self
 
     def get_asset_spec(self, props: WandbTableProps) -> dg.AssetSpec:

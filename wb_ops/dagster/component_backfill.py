@@ -2,7 +2,7 @@
 
 # No postponed annotations here: Dagster builds the YAML's schema from them as they stand.
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import dagster as dg
@@ -73,6 +73,7 @@ class WandbBackfill(dg.Model, dg.Resolvable):
     def _check(self) -> "WandbBackfill":
         if sum(source is not None for source in (self.recipe, self.sql, self.file)) != 1:
             raise ValueError(f"backfills: {self.name}: give exactly one of recipe, sql and file.")
+        refuse_unused(self.op, ("name", "description"), f"backfills: {self.name}: ")
         self.compute()
         return self
 
@@ -103,3 +104,16 @@ class WandbBackfill(dg.Model, dg.Resolvable):
             "pool": op.pool or "wandb_write",
             "op_tags": op.tags,
         }
+
+
+def refuse_unused(op: OpSpec | None, unused: Sequence[str], where: str = "") -> None:
+    """Raise for what Dagster's `op:` takes and these assets do not use.
+
+    Raises:
+        ValueError: it names the fields and what to give instead.
+    """
+    if given := [f"op.{field}" for field in unused if getattr(op, field, None) is not None]:
+        raise ValueError(
+            f"{where}{' and '.join(given)} would not be used: the step of a backfill is named "
+            "after the backfill, and assets are described by `translation`."
+        )
