@@ -31,6 +31,7 @@ from wb_ops.dagster import (
     build_wandb_assets,
     build_wandb_backfill_asset,
 )
+from wb_ops.warehouse.sql import literal, quoted
 
 # One row a run; each further column becomes a summary key. `history_tall` has every metric under
 # its name as logged; a column of `history` is faster in a project with hundreds of metrics. The
@@ -42,6 +43,8 @@ BEST = """
         and runs.state = 'finished' and runs.deleted_at is null
     group by run_id
 """
+# PostgreSQL cuts what is longer, and the summary would get another key.
+MAX_COLUMN_BYTES = 63
 REQUIRED = ("WB_OPS_ENTITY", "WB_OPS_PROJECT", "WB_OPS_WAREHOUSE")
 
 
@@ -95,9 +98,14 @@ def best_sql(metric: str, mode: str) -> str:
     """Return the SELECT of the best value of a metric in each finished run."""
     if mode not in ("max", "min"):
         raise dg.DagsterInvalidDefinitionError(f"WB_OPS_BEST_MODE={mode!r}: give max or min.")
-    summary_key = '"' + f"best_{metric}".replace('"', '""') + '"'
-    literal = "'" + metric.replace("'", "''") + "'"
-    return BEST.format(mode=mode, summary_key=summary_key, metric=literal)
+    summary_key = f"best_{metric}"
+    if len(summary_key.encode()) > MAX_COLUMN_BYTES:
+        raise dg.DagsterInvalidDefinitionError(
+            f"WB_OPS_BEST_METRIC={metric!r}: {summary_key} is longer than the {MAX_COLUMN_BYTES} "
+            "bytes that PostgreSQL keeps of a column's name. Write it back by the recipe "
+            "best(...) instead of SQL (docs/dagster.md)."
+        )
+    return BEST.format(mode=mode, summary_key=quoted(summary_key), metric=literal(metric))
 
 
 @dg.definitions

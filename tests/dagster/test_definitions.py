@@ -81,6 +81,13 @@ def test_a_mode_that_is_none_is_named():
         )  # fmt: skip
 
 
+def test_a_metric_whose_key_a_warehouse_would_cut_is_refused():
+    # "ä" is two bytes, "best_" five.
+    assert "ä" * 29 in definitions.best_sql("ä" * 29, "max")
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"WB_OPS_BEST_METRIC='ä.* 63 bytes"):
+        definitions.best_sql("ä" * 29 + "b", "max")
+
+
 def test_it_materializes_from_explicit_values(bench):
     built = definitions.build_definitions(entity="ann", project="demo", **bench.resources)
     result = dg.materialize(
