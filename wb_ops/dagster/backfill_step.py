@@ -94,9 +94,9 @@ def narrowed(request: BackfillRequest, part: Slice | None) -> BackfillRequest:
     """Return the request for the runs of these partitions only."""
     if part is None:
         return request
-    if not request.filters:
-        return replace(request, filters=part.filters)
-    return replace(request, filters={"$and": [dict(request.filters), part.filters]})
+    from wb_ops.client.filters.builder import all_of
+
+    return replace(request, filters=all_of(request.filters, part.filters))
 
 
 def inside(plan: BackfillPlan, parts: Parts) -> BackfillPlan:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import dagster as dg
 
@@ -15,6 +15,9 @@ from wb_ops.dagster.cursor import OVERLAP, Cursor
 from wb_ops.dagster.launches import EndedRun, sensor_result
 from wb_ops.dagster.resource import WandbResource
 from wb_ops.errors import WbOpsError
+
+if TYPE_CHECKING:
+    from wb_ops.client.filters.builder import Filter
 
 ENDED_STATES = ("finished", "failed", "crashed", "killed", "preempted")
 # Dagster gives a sensor 60 s. No request is begun after this, and the last one takes a third of it.
@@ -163,7 +166,8 @@ def _cursor(context: dg.SensorEvaluationContext, start: datetime) -> Cursor:
         return Cursor(start)
 
 
-def _filters(filters: Mapping[str, Any], states: Sequence[str], cursor: Cursor) -> dict[str, Any]:
+def _filters(filters: Mapping[str, Any], states: Sequence[str], cursor: Cursor) -> "Filter":
+    from wb_ops.client.filters.builder import all_of
+
     since = cursor.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    ended = {"state": {"$in": list(states)}, "heartbeatAt": {"$gte": since}}
-    return {"$and": [dict(filters), ended]} if filters else ended
+    return all_of(filters, {"state": {"$in": list(states)}, "heartbeatAt": {"$gte": since}})
