@@ -10,7 +10,12 @@ import dagster as dg
 from pydantic import Field
 
 from wb_ops.dagster.checks import WandbChecks
-from wb_ops.dagster.options import WandbAssetOptions, for_request, refuse_unknown
+from wb_ops.dagster.options import (
+    WandbAssetOptions,
+    WandbOptions,
+    for_request,
+    refuse_unknown,
+)
 from wb_ops.dagster.partitions import backfill_policy_of
 from wb_ops.dagster.project import ProjectExport, Reported
 from wb_ops.dagster.resource import WandbResource, WarehouseResource, both_or_neither
@@ -149,11 +154,8 @@ def _specs(export: ProjectExport, options: WandbAssetOptions) -> dict[str, dg.As
     tables = dict.fromkeys(("runs", *request.tables))
     specs = {table: table_spec(options.get("translator"), *place, table) for table in tables}
     return {
-        table: spec.replace_attributes(
-            partitions_def=spec.partitions_def or options.get("partitions_def"),
-            deps=[*spec.deps, *options.get("deps", ())],
-            automation_condition=spec.automation_condition or options.get("automation_condition"),
-            metadata={**spec.metadata, **export.spec_metadata(table)},
+        table: filled(spec, options).replace_attributes(
+            metadata={**spec.metadata, **export.spec_metadata(table)}
         )
         for table, spec in specs.items()
     }
@@ -170,6 +172,15 @@ def table_spec(
     """Return the translator's spec of one table or backfill."""
     props = WandbTableProps(entity, project, dataset, table, kind)
     return (translator or WandbTranslator()).get_asset_spec(props)
+
+
+def filled(spec: dg.AssetSpec, options: WandbOptions) -> dg.AssetSpec:
+    """Return a translator's spec with what it leaves open, as the options say."""
+    return spec.replace_attributes(
+        partitions_def=spec.partitions_def or options.get("partitions_def"),
+        deps=[*spec.deps, *options.get("deps", ())],
+        automation_condition=spec.automation_condition or options.get("automation_condition"),
+    )
 
 
 def op_name(text: str) -> str:

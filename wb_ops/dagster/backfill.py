@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Unpack
 import dagster as dg
 from pydantic import Field
 
-from wb_ops.dagster.assets import op_name, table_spec
+from wb_ops.dagster.assets import filled, op_name, table_spec
 from wb_ops.dagster.backfill_step import BackfillStep, Reported
 from wb_ops.dagster.options import WandbBackfillOptions, for_request, refuse_unknown
 from wb_ops.dagster.partitions import backfill_policy_of
@@ -82,12 +82,8 @@ def _spec(name: str, request: "BackfillRequest", options: WandbBackfillOptions) 
     place = (options.get("translator"), request.entity, request.project, request.dataset_name)
     spec = table_spec(*place, name, "backfill")
     exported = [table_spec(*place, table).key for table in ("runs", "history")]
-    return spec.replace_attributes(
-        deps=[*exported, *spec.deps, *options.get("deps", ())],
-        partitions_def=spec.partitions_def or options.get("partitions_def"),
-        automation_condition=spec.automation_condition or options.get("automation_condition"),
-        skippable=True,
-    )
+    after = spec.replace_attributes(deps=[*exported, *spec.deps], skippable=True)
+    return filled(after, options)
 
 
 def _unbound(step: BackfillStep) -> Callable[..., Iterator[Reported]]:

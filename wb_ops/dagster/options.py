@@ -19,7 +19,23 @@ if TYPE_CHECKING:
     from wb_ops.export.request import OnIncomplete
 
 
-class WandbAssetOptions(TypedDict, total=False):
+class WandbOptions(TypedDict, total=False):
+    """What both kinds of assets take; described at each."""
+
+    dataset: str | None
+    filters: Mapping[str, Any] | None
+    max_workers: int
+    translator: WandbTranslator | None
+    partitions_def: dg.PartitionsDefinition | None
+    backfill_policy: dg.BackfillPolicy | None
+    deps: Sequence[dg.AssetsDefinition | dg.SourceAsset | dg.AssetKey]
+    automation_condition: dg.AutomationCondition[dg.AssetKey] | None
+    retry_policy: dg.RetryPolicy | None
+    pool: str | None
+    op_tags: Mapping[str, Any] | None
+
+
+class WandbAssetOptions(WandbOptions, total=False):
     """Options of `build_wandb_assets` and `@wandb_assets`; each can be left out.
 
     Attributes:
@@ -42,28 +58,17 @@ class WandbAssetOptions(TypedDict, total=False):
         op_tags: tags of the op, such as `dagster-k8s/config`.
     """
 
-    dataset: str | None
     tables: Sequence[str]
-    filters: Mapping[str, Any] | None
     states: Sequence[str] | None
     keys: Sequence[str] | None
     on_incomplete: OnIncomplete
     redact_secrets: bool
-    max_workers: int
     name: str | None
-    translator: WandbTranslator | None
-    partitions_def: dg.PartitionsDefinition | None
-    backfill_policy: dg.BackfillPolicy | None
-    deps: Sequence[dg.AssetsDefinition | dg.SourceAsset | dg.AssetKey]
-    automation_condition: dg.AutomationCondition[dg.AssetKey] | None
     checks: WandbChecks | None
     main_metric: str | None
-    retry_policy: dg.RetryPolicy | None
-    pool: str | None
-    op_tags: Mapping[str, Any] | None
 
 
-class WandbBackfillOptions(TypedDict, total=False):
+class WandbBackfillOptions(WandbOptions, total=False):
     """Options of `build_wandb_backfill_asset`; each can be left out, but for one source of values.
 
     Attributes:
@@ -85,23 +90,12 @@ class WandbBackfillOptions(TypedDict, total=False):
     sql: str | None
     compute: Compute | None
     file: str | Path | None
-    dataset: str | None
     target: Target
-    filters: Mapping[str, Any] | None
     policy: Policy
     include_running: bool
     include_incomplete: bool
     safe: bool
     max_changes: int | None
-    max_workers: int
-    translator: WandbTranslator | None
-    partitions_def: dg.PartitionsDefinition | None
-    backfill_policy: dg.BackfillPolicy | None
-    deps: Sequence[dg.AssetsDefinition | dg.SourceAsset | dg.AssetKey]
-    automation_condition: dg.AutomationCondition[dg.AssetKey] | None
-    retry_policy: dg.RetryPolicy | None
-    pool: str | None
-    op_tags: Mapping[str, Any] | None
 
 
 def refuse_unknown(options: Mapping[str, Any], known: type) -> None:
