@@ -103,9 +103,11 @@ class Slice:
     @property
     def filters(self) -> dict[str, Any]:
         """The same choice as a filter that W&B evaluates."""
+        from wb_ops.tables.runs import filter_time
+
         if self.windows:
             start, end = self.windows[0].start, self.windows[-1].end
-            return {"createdAt": {"$gte": _filter_time(start), "$lt": _filter_time(end)}}
+            return {"createdAt": {"$gte": filter_time(start), "$lt": filter_time(end)}}
         return {"name": {"$in": list(self.keys)}}
 
     @property
@@ -137,7 +139,3 @@ class Slice:
 
 def _sql_time(moment: datetime) -> str:
     return f"timestamptz '{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}+00'"
-
-
-def _filter_time(moment: datetime) -> str:
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"

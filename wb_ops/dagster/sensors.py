@@ -168,6 +168,7 @@ def _cursor(context: dg.SensorEvaluationContext, start: datetime) -> Cursor:
 
 def _filters(filters: Mapping[str, Any], states: Sequence[str], cursor: Cursor) -> "Filter":
     from wb_ops.client.filters.builder import all_of
+    from wb_ops.tables.runs import filter_time
 
-    since = cursor.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-    return all_of(filters, {"state": {"$in": list(states)}, "heartbeatAt": {"$gte": since}})
+    since = {"$gte": filter_time(cursor.at)}
+    return all_of(filters, {"state": {"$in": list(states)}, "heartbeatAt": since})
