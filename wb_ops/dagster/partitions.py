@@ -116,9 +116,9 @@ class Slice:
         if self.windows:
             start, end = self.windows[0].start, self.windows[-1].end
             return f"created_at >= {_sql_time(start)} and created_at < {_sql_time(end)}"
-        from wb_ops.warehouse.sql import literal
+        from wb_ops.warehouse.sql import literals
 
-        return f"run_id in ({', '.join(map(literal, self.keys))})"
+        return f"run_id in ({literals(self.keys)})"
 
     def split(self, runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
         """Return the rows of `runs` (run_id, created_at) of each partition."""

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wb_ops.errors import WarehouseRefused
-from wb_ops.warehouse.sql import JSON_COLUMNS, Limits, Staged, literal, quoted
+from wb_ops.warehouse.sql import JSON_COLUMNS, Limits, Staged, literal, literals, quoted
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection
@@ -64,7 +64,7 @@ class PostgresSession:
 
     def columns_of(self, dataset: str, names: Iterable[str]) -> dict[str, dict[str, str]]:
         """Give table -> column -> type, of these tables in a dataset."""
-        wanted = ", ".join(map(literal, names)) or "NULL"
+        wanted = literals(names) or "NULL"
         rows = self.select(
             "SELECT CAST(c.relname AS text) AS table_name, CAST(a.attname AS text) AS name, "
             "format_type(a.atttypid, a.atttypmod) AS type FROM pg_attribute a "

@@ -25,6 +25,11 @@ def literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
+def literals(texts: Iterable[str]) -> str:
+    """Quote text values for an IN list; of none it is empty, which SQL does not take there."""
+    return ", ".join(map(literal, texts))
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """How many dynamic columns a table gets; what is past that goes elsewhere.

@@ -53,10 +53,7 @@ def unannounced_loads(
     for store in _stores(operator, context):
         with _logged():
             noted = _joined(noted, _read(store))
-    written: dict[str, dict[str, Any]] = {}
-    if earlier := [one for one in noted if one != report.load_id]:
-        table = warehouse.read_tables(report.dataset, ["_wb_loads"])["_wb_loads"]
-        written = {row["load_id"]: row for row in table.to_pylist() if row["load_id"] in earlier}
+    written = _written(warehouse, report.dataset, [one for one in noted if one != report.load_id])
     rows = {"runs": report.runs, "history_rows": report.history_rows}
     for load in written.values():
         rows = {name: count + (load[name] or 0) for name, count in rows.items()}
@@ -73,6 +70,17 @@ def forget_loads(operator: BaseOperator, context: Context, told: Collection[str]
     for store in _stores(operator, context, of_task=False):
         with _logged():
             store.set(LOADS_KEY, [one for one in _read(store) if one not in told])
+
+
+def _written(warehouse: Warehouse, dataset: str, noted: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return the rows that the warehouse has of these loads, in their order."""
+    from wb_ops.warehouse.sql import literals
+
+    if not noted:
+        return {}
+    sql = f"select load_id, runs, history_rows from _wb_loads where load_id in ({literals(noted)})"
+    rows = {row["load_id"]: row for row in warehouse.query(sql, dataset).to_pylist()}
+    return {one: rows[one] for one in noted if one in rows}
 
 
 def _stores(operator: BaseOperator, context: Context, *, of_task: bool = True) -> Iterator[Any]:

@@ -136,10 +136,9 @@ def _describe_outlets(
 
 def _days(warehouse: Warehouse, dataset: str, loads: Sequence[str]) -> list[str]:
     """The days (UTC) on which the runs were created that these loads wrote or marked deleted."""
-    from wb_ops.warehouse.sql import literal
+    from wb_ops.warehouse.sql import literals
 
-    listed = ", ".join(map(literal, loads))
-    sql = f"select distinct created_at from runs where _load_id in ({listed})"
+    sql = f"select distinct created_at from runs where _load_id in ({literals(loads)})"
     moments = warehouse.query(sql, dataset)["created_at"].to_pylist()
     days = {moment.astimezone(UTC).date() for moment in moments if moment is not None}
     return [day.isoformat() for day in sorted(days)]

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wb_ops.tables.schemas import TABLES
-from wb_ops.warehouse.sql import literal
+from wb_ops.warehouse.sql import literal, literals
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Rows:
 
     def sql(self) -> str:
         """The same as a predicate."""
-        tests = [f"{self.column} IN ({', '.join(map(literal, self.values))})"]
+        tests = [f"{self.column} IN ({literals(self.values)})"]
         if self.also is not None:
             tests.append(f"{self.also[0]} = {literal(self.also[1])}")
         if self.from_step is not None:

@@ -12,7 +12,7 @@ from wb_ops.tables.schemas import TABLES
 from wb_ops.warehouse.duckdb_session import DuckDBSession
 from wb_ops.warehouse.lake.changes import Registry, table_schema
 from wb_ops.warehouse.layout import Layout
-from wb_ops.warehouse.sql import Limits, literal, quoted
+from wb_ops.warehouse.sql import Limits, literals, quoted
 from wb_ops.warehouse.views import rebuild_views
 
 _LIMITS = Limits(0, 0, 0)
@@ -75,7 +75,7 @@ def _select(session: DuckDBSession, schema: pa.Schema, files: Sequence[str]) -> 
     )
     source = f"SELECT {nothing} WHERE false"
     if files:
-        paths = ", ".join(map(literal, files))
+        paths = literals(files)
         source += f" UNION ALL BY NAME SELECT * FROM read_parquet([{paths}], union_by_name = true)"
     columns = ", ".join(
         f"CAST({quoted(one.name)} AS {session.sql_type(one.type, one.name)}) AS {quoted(one.name)}"
