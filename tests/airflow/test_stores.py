@@ -62,26 +62,53 @@ def test_the_mirror_is_never_read(export: Callable[..., Any], warehouse: str) ->
     assert state["watermark"].to_pylist()[0].isoformat() == result["watermark"]
 
 
+@pytest.fixture
+def take_away(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Have a method of the tasks' state store fail as it does where the API server does."""
+    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
+    from airflow.sdk.execution_time.comms import ErrorResponse
+    from airflow.sdk.execution_time.context import TaskStateStoreAccessor
+
+    def away(*_: Any) -> None:
+        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
+
+    return lambda method: monkeypatch.setattr(TaskStateStoreAccessor, method, away)
+
+
+def test_a_store_that_is_away_from_the_start_costs_a_plan_and_no_task(
+    run_task: Callable[..., Any],
+    warehouse: str,
+    tmp_path: Path,
+    take_away: Callable[[str], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It is neither asked for the plan of an earlier try nor told of this one."""
+    from wb_ops.airflow import WandbExportOperator
+
+    for method in ("get", "set", "delete"):
+        take_away(method)
+    task = run_task(
+        WandbExportOperator, project="demo", warehouse=warehouse, staging=str(tmp_path / "staging")
+    )
+    assert (task.state, task.try_number) == ("success", 1)
+    assert task.xcom_pull(task_ids="task")["history_rows"] == 12
+    for told in ("not asked for an earlier plan", "does not have the plan"):
+        assert len([one for one in caplog.messages if told in one]) == 1
+
+
 @pytest.mark.parametrize("staging", [None, "staging"])
 def test_a_store_that_is_away_fails_no_committed_export(
     run_task: Callable[..., Any],
     warehouse: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    take_away: Callable[[str], None],
     caplog: pytest.LogCaptureFixture,
     staging: str | None,
 ) -> None:
     """Its last word is to forget the plan; without a folder there is none."""
-    from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
-    from airflow.sdk.execution_time.comms import ErrorResponse
-    from airflow.sdk.execution_time.context import TaskStateStoreAccessor
-
     from wb_ops.airflow import WandbExportOperator
 
-    def away(*_: Any) -> None:
-        raise AirflowRuntimeError(ErrorResponse(error=ErrorType.API_SERVER_ERROR))
-
-    monkeypatch.setattr(TaskStateStoreAccessor, "delete", away)
+    take_away("delete")
     folder = staging and str(tmp_path / staging)
     task = run_task(WandbExportOperator, project="demo", warehouse=warehouse, staging=folder)
     assert (task.state, task.try_number) == ("success", 1)

@@ -9,21 +9,18 @@ tells of its own load).
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import Asset, BaseOperator
-from airflow.sdk.exceptions import AirflowRuntimeError
+
+from wb_ops.airflow.operators.stores import logged
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from wb_ops.export import ExportReport
     from wb_ops.warehouse import Warehouse
-
-log = logging.getLogger("wb_ops")
 
 LOADS_KEY = "wandb_loads"
 # Of tries that were killed before they committed, ids stay behind.
@@ -38,7 +35,7 @@ def assets_of(operator: BaseOperator) -> Iterator[Asset]:
 def remember_load(operator: BaseOperator, context: Context, load_id: str) -> None:
     """Note a load before it is committed."""
     for store in _stores(operator, context):
-        with _logged():
+        with logged("a load was not noted in a state store"):
             store.set(LOADS_KEY, _joined(_read(store), [load_id])[-MAX_LOADS:])
 
 
@@ -51,7 +48,7 @@ def unannounced_loads(
     """
     noted: list[str] = []
     for store in _stores(operator, context):
-        with _logged():
+        with logged("a state store was not asked for earlier loads"):
             noted = _joined(noted, _read(store))
     written = _written(warehouse, report.dataset, [one for one in noted if one != report.load_id])
     rows = {"runs": report.runs, "history_rows": report.history_rows}
@@ -68,7 +65,7 @@ def forget_loads(operator: BaseOperator, context: Context, told: Collection[str]
     later Dag run tells.
     """
     for store in _stores(operator, context, of_task=False):
-        with _logged():
+        with logged("a state store still has the loads that are told of"):
             store.set(LOADS_KEY, [one for one in _read(store) if one not in told])
 
 
@@ -97,12 +94,3 @@ def _read(store: Any) -> list[str]:
 
 def _joined(first: Sequence[str], second: Sequence[str]) -> list[str]:
     return list(dict.fromkeys([*first, *second]))
-
-
-@contextmanager
-def _logged() -> Iterator[None]:
-    """A store that is away fails no export: its events then tell of its own load alone."""
-    try:
-        yield
-    except AirflowRuntimeError as error:
-        log.warning("a state store was not read or written: %s", error)

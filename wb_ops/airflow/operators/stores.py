@@ -7,8 +7,8 @@ and no correctness, and no watermark is shown beside the assets.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -39,47 +39,59 @@ def open_plan(
     """Return the plan that an earlier try of this task instance has made, or make one.
 
     The listing of a killed try is continued in either case: its folder is found by the request.
+    So it is where the store is away.
 
     Args:
         context: whose `task_state_store` remembers the plan's URI from the moment it is finished.
         request, api, warehouse, staging: as in `plan_export`.
     """
     store = context.get("task_state_store")
-    if store is not None and (plan_uri := store.get(PLAN_KEY)) is not None:
-        with suppress(NotFound):
-            plan = wb_ops.load_plan(str(plan_uri))
-            is_young = datetime.now(UTC) - plan.planned_at < CONTINUED_FOR
-            if plan.request == request and is_young:
-                log.info("going on with the plan of an earlier try: %s", plan.uri)
-                return plan
+    if store is not None and (earlier := _earlier_plan(store, request)) is not None:
+        log.info("going on with the plan of an earlier try: %s", earlier.uri)
+        return earlier
     plan = wb_ops.plan_export(request, api, warehouse, folder=staging)
     if store is not None and plan.uri is not None:
-        store.set(PLAN_KEY, plan.uri)
+        with logged("the task's state store does not have the plan, another try plans anew"):
+            store.set(PLAN_KEY, plan.uri)
     return plan
 
 
-def forget_plan(context: Context) -> None:
-    """Forget a plan that is carried out: a task that is cleared later plans anew.
+def _earlier_plan(store: Any, request: ExportRequest) -> ExportPlan | None:
+    plan_uri = None
+    with logged("the task's state store was not asked for an earlier plan"):
+        plan_uri = store.get(PLAN_KEY)
+    if plan_uri is None:
+        return None
+    with suppress(NotFound):
+        plan = wb_ops.load_plan(str(plan_uri))
+        if plan.request == request and datetime.now(UTC) - plan.planned_at < CONTINUED_FOR:
+            return plan
+    return None
 
-    The export is committed by now, so a store that cannot be written is logged and fails no task.
-    """
+
+def forget_plan(context: Context) -> None:
+    """Forget a plan that is carried out: a task that is cleared later plans anew."""
     if (store := context.get("task_state_store")) is None:
         return
-    try:
+    with logged("the task's state store still has the plan that is carried out"):
         store.delete(PLAN_KEY)
-    except AirflowRuntimeError as error:
-        log.warning("the task's state store still has the plan that is carried out: %s", error)
 
 
 def mirror_watermark(context: Context, asset: Asset, value: Mapping[str, Any]) -> None:
     """Show how far an export came in the state store of its outlet asset.
 
-    For people and dashboards: nothing of ours reads it, the warehouse holds the truth. The export
-    is committed by now, so a store that cannot be written is logged and fails no task.
+    For people and dashboards: nothing of ours reads it, the warehouse holds the truth.
     """
     if "asset_state_store" not in context:
         return
-    try:
+    with logged(f"the state store of asset {asset.name} was not written"):
         context["asset_state_store"][asset].set(WATERMARK_KEY, dict(value))
+
+
+@contextmanager
+def logged(what: str) -> Iterator[None]:
+    """Log that a store is away: no export fails for that, the warehouse has what counts."""
+    try:
+        yield
     except AirflowRuntimeError as error:
-        log.warning("the state store of asset %s was not written: %s", asset.name, error)
+        log.warning("%s: %s", what, error)
