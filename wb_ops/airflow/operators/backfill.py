@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from wb_ops.backfill.targets import Target
     from wb_ops.client.api import Api
     from wb_ops.client.runs import Run
+    from wb_ops.warehouse import Warehouse
 
 
 class WandbBackfillRequestOperator(WandbWarehouseOperator):
@@ -85,7 +86,8 @@ class WandbBackfillRequestOperator(WandbWarehouseOperator):
         self.safe = safe
         self.max_changes = max_changes
 
-    def _plan(self, api: Api, context: Context) -> BackfillPlan:
+    def _plan(self, api: Api, context: Context) -> tuple[BackfillPlan, Warehouse]:
+        """Return the plan, and the warehouse that it was made with."""
         entity, project = self._resolve_project(api, context)
         request = wb_ops.BackfillRequest(
             entity=entity,
@@ -103,9 +105,10 @@ class WandbBackfillRequestOperator(WandbWarehouseOperator):
             safe=parse_flag("safe", self.safe),
             max_changes=parse_count("max_changes", self.max_changes, 0),
         )
-        plan = wb_ops.plan_backfill(request, api, self._open_warehouse())
+        warehouse = self._open_warehouse()
+        plan = wb_ops.plan_backfill(request, api, warehouse)
         self.log.info("%s", plan)
-        return plan
+        return plan, warehouse
 
     def _compute(self) -> Compute | None:
         # Here: a Dag file is parsed often, and needs no recipe for that.
@@ -144,7 +147,8 @@ class WandbPlanBackfillOperator(WandbBackfillRequestOperator):
 
     def _work(self, context: Context) -> dict[str, Any]:
         with self.hook.get_conn() as api:
-            return store_plan(self._plan(api, context), self.staging)
+            plan, _ = self._plan(api, context)
+            return store_plan(plan, self.staging)
 
 
 class WandbBackfillSummaryOperator(WandbBackfillRequestOperator):
@@ -178,13 +182,13 @@ class WandbBackfillSummaryOperator(WandbBackfillRequestOperator):
     def _work(self, context: Context) -> dict[str, Any]:
         is_dry_run = parse_flag("dry_run", self.is_dry_run)
         with self.hook.get_conn() as api:
-            plan = self._plan(api, context)
+            plan, warehouse = self._plan(api, context)
             if is_dry_run:
                 return {"backfill_id": plan.backfill_id, "dry_run": True, "planned": plan.counts}
             return {
                 "dry_run": False,
                 "planned": plan.counts,
-                **execute_plan(self, plan, api, context),
+                **execute_plan(self, plan, api, warehouse, context),
             }
 
 
@@ -221,4 +225,4 @@ class WandbApplyBackfillOperator(TakesWarehouse):
         plan = load_stored_plan(cast("Mapping[str, Any] | str", self.plan))
         with self.hook.get_conn() as api:
             self._link(api, plan.request.entity, plan.request.project, context)
-            return execute_plan(self, plan, api, context)
+            return execute_plan(self, plan, api, self._open_warehouse(), context)

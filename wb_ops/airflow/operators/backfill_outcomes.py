@@ -5,23 +5,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import wb_ops
-from wb_ops.airflow.warehouses import open_warehouse
 from wb_ops.errors import WbOpsError
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperator, Context
 
-    from wb_ops.airflow.operators.base import TakesWarehouse
     from wb_ops.backfill import BackfillPlan, BackfillReport
     from wb_ops.client.api import Api
+    from wb_ops.warehouse import Warehouse
 
 REPORT_KEY = "backfill_report"
 
 
 def execute_plan(
-    operator: TakesWarehouse,
+    operator: BaseOperator,
     plan: BackfillPlan,
     api: Api,
+    warehouse: Warehouse,
     context: Context,
 ) -> dict[str, Any]:
     """Write a plan; log what was left alone and why; return what goes into XCom.
@@ -31,7 +31,7 @@ def execute_plan(
             XCom `backfill_report`.
     """
     try:
-        report = wb_ops.execute_backfill(plan, api, open_warehouse(operator.warehouse))
+        report = wb_ops.execute_backfill(plan, api, warehouse)
     except WbOpsError as error:
         if error.report is not None:
             _log_report(operator, error.report)
@@ -41,7 +41,7 @@ def execute_plan(
     return _result(report)
 
 
-def _log_report(operator: TakesWarehouse, report: BackfillReport) -> None:
+def _log_report(operator: BaseOperator, report: BackfillReport) -> None:
     operator.log.info("%s", report)
     for what, values in (
         ("was changed meanwhile, left alone", report.conflicts),
