@@ -146,22 +146,16 @@ class TakesWarehouse(WandbOperator):
     def __init__(self, *, warehouse: str, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.warehouse = warehouse
-        _refuse_password(warehouse)
+        _refuse_passwords(warehouse)
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
         """As Airflow's; a mapped operator is not built while the Dag file is parsed."""
-        _refuse_password(kwargs.get("warehouse"))
+        _refuse_passwords(kwargs.get("warehouse"))
         return _refusing_passwords(super().partial(**kwargs))
 
     def _open_warehouse(self) -> Warehouse:
         return open_warehouse(self.warehouse)
-
-
-def _refuse_password(warehouse: object) -> None:
-    """Refuse one while the Dag file is parsed, when nothing is stored yet; it may be an XComArg."""
-    if isinstance(warehouse, str):
-        without_password(warehouse)
 
 
 def _refusing_passwords(partial_operator: Any) -> Any:
@@ -196,14 +190,16 @@ def _defaults(arguments: Mapping[str, Any]) -> list[object]:
     return [(place or {}).get("warehouse") for place in places]
 
 
-def _refuse_passwords(warehouses: object) -> None:
-    """Refuse one in what a task is mapped over: a list of URLs, a dict of them, or an XComArg."""
-    if isinstance(warehouses, Mapping):
-        warehouses = [*warehouses, *warehouses.values()]
-    elif not isinstance(warehouses, list | tuple):
-        warehouses = [warehouses]
-    for one in warehouses:
-        _refuse_password(one)
+def _refuse_passwords(given: object) -> None:
+    """Refuse one while the Dag file is parsed, when nothing is stored yet.
+
+    Given is a URL, what a task is mapped over (a list of URLs, a dict of them), or an XComArg.
+    """
+    if isinstance(given, Mapping):
+        given = [*given, *given.values()]
+    for one in given if isinstance(given, list | tuple) else [given]:
+        if isinstance(one, str):
+            without_password(one)
 
 
 class WandbWarehouseOperator(TakesWarehouse, WandbProjectOperator):
