@@ -8,6 +8,8 @@ from urllib.parse import quote
 from airflow.providers.common.compat.sdk import XCom
 from airflow.sdk import BaseOperatorLink, conf
 
+from wb_ops.settings import project_url
+
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator, Context
     from airflow.sdk.types import TaskInstanceKey
@@ -40,6 +42,16 @@ class WandbLoadLink(_PushedLink):
 
     name = "Load report"
     xcom_key = "wandb_load_url"
+
+
+def push_project(context: Context, base_url: str, entity: str, project: str) -> None:
+    """Show the project's page while the task still runs.
+
+    Args:
+        base_url: the server's API address, as in Settings.
+    """
+    url = project_url(base_url, entity, project)
+    context["ti"].xcom_push(key=WandbProjectLink.xcom_key, value=url)
 
 
 def load_url(context: Context) -> str:

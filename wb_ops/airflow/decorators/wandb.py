@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from wb_ops.airflow.hooks.wandb import WandbHook
-from wb_ops.airflow.links import WandbProjectLink, WandbRunLink
+from wb_ops.airflow.links import WandbProjectLink, WandbRunLink, push_project
 from wb_ops.airflow.operators.deferral import (
     default_deferrable,
     default_max_throttles,
@@ -23,7 +23,6 @@ from wb_ops.airflow.operators.deferral import (
     throttles_of,
 )
 from wb_ops.airflow.retry_policy import DEFAULT_RETRY_POLICY, RETRIES, policy_argument
-from wb_ops.settings import project_url
 
 if TYPE_CHECKING:
     from airflow.providers.common.compat.sdk import TaskDecorator
@@ -94,8 +93,7 @@ def _link(api: Api, context: Context) -> None:
     """Lead to the connection's project; what else a function works on, only it knows."""
     settings = api.transport.settings
     if settings.entity and settings.project:
-        url = project_url(settings.base_url, settings.entity, settings.project)
-        context["ti"].xcom_push(key=WandbProjectLink.xcom_key, value=url)
+        push_project(context, settings.base_url, settings.entity, settings.project)
 
 
 def _with_our_defaults(mapped: Any) -> Any:

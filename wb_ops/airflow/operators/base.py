@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow.sdk import BaseOperator
 
 from wb_ops.airflow.hooks.wandb import WandbHook
-from wb_ops.airflow.links import WandbProjectLink
+from wb_ops.airflow.links import WandbProjectLink, push_project
 from wb_ops.airflow.operators.deferral import (
     default_deferrable,
     default_max_throttles,
@@ -19,7 +19,6 @@ from wb_ops.airflow.operators.deferral import (
 )
 from wb_ops.airflow.retry_policy import DEFAULT_RETRY_POLICY, RETRIES, policy_argument
 from wb_ops.airflow.warehouses import mask_passwords, open_warehouse, without_password
-from wb_ops.settings import project_url
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context, RetryPolicy
@@ -87,9 +86,7 @@ class WandbOperator(BaseOperator):
         """Do everything, from the start; return what goes into XCom."""
 
     def _link(self, api: Api, entity: str, project: str, context: Context) -> None:
-        """Show the project's page while the task still runs."""
-        url = project_url(api.transport.settings.base_url, entity, project)
-        context["ti"].xcom_push(key=WandbProjectLink.xcom_key, value=url)
+        push_project(context, api.transport.settings.base_url, entity, project)
 
 
 class WandbProjectOperator(WandbOperator):
