@@ -184,7 +184,7 @@ def test_a_location_with_a_literal_password_is_refused_unseen(bench, url: str):
 
 @pytest.mark.parametrize(
     "url",
-    ["duckdb:////data/a@b.duckdb", "postgresql://ann@host:5432/db?sslmode=require",
+    ["duckdb:////data/a@b.duckdb", "duckdb:////data/a:b@c.duckdb", "postgresql://ann@host:5432/db?sslmode=require",
      "parquet+s3://bucket/folder"],
 )  # fmt: skip
 def test_other_literal_urls_are_taken(bench, url: str):

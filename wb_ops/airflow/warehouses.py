@@ -5,15 +5,15 @@ Airflow stores what operators are given, renders it, and shows it to whoever may
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote, unquote, urlencode
+from urllib.parse import quote, urlencode
 
 from airflow.sdk import BaseHook
 from airflow.sdk.log import mask_secret
 
 import wb_ops
 from wb_ops.errors import InvalidRequest
+from wb_ops.warehouse.urls import passwords_in
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -26,10 +26,6 @@ _OPTIONS = (
     "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout", "application_name",
     "target_session_attrs", "options", "history_columns", "flat_columns",
 )  # fmt: skip
-_PASSWORDS = (
-    re.compile(r"://[^:/@?\s]*:(?P<password>\S+)@"),
-    re.compile(r"[?&](?:ssl)?password=(?P<password>[^&\s]+)", re.IGNORECASE),
-)
 
 
 def open_warehouse(url: str) -> Warehouse:
@@ -57,7 +53,7 @@ def without_password(url: str) -> str:
     Raises:
         InvalidRequest: it holds a password; the error does not (retry: never).
     """
-    if any(pattern.search(url) for pattern in _PASSWORDS):
+    if passwords_in(url):
         raise InvalidRequest(
             "warehouse= holds a password, and Airflow stores and shows what operators and Params "
             "are given: put it into an Airflow connection of the type Postgres, and give "
@@ -68,10 +64,8 @@ def without_password(url: str) -> str:
 
 def mask_passwords(text: str) -> None:
     """Have Airflow mask what looks like a URL's password, before it stores a rendered template."""
-    for pattern in _PASSWORDS:
-        for found in pattern.finditer(text):
-            for password in {found["password"], unquote(found["password"])}:
-                mask_secret(password)
+    for password in passwords_in(text):
+        mask_secret(password)
 
 
 def _url_of(connection: Connection) -> str:

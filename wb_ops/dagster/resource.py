@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qsl
 
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
 from wb_ops.settings import Settings, resolve_settings
+from wb_ops.warehouse.urls import passwords_in
 
 if TYPE_CHECKING:
     from wb_ops.client.api import Api
@@ -165,20 +165,13 @@ class WarehouseResource(dg.ConfigurableResource["WarehouseResource"]):
         Raises:
             DagsterInvalidDefinitionError: `url` is a literal with a password in it.
         """
-        if not isinstance(self.url, dg.EnvVar) and has_password(self.url):
+        if not isinstance(self.url, dg.EnvVar) and passwords_in(self.url):
             raise dg.DagsterInvalidDefinitionError(
                 "WarehouseResource(url=...): there is a password in this literal URL, and Dagster "
                 "would keep it in its snapshots, which the UI shows. Name an environment variable "
                 'instead: url=dg.EnvVar("WB_OPS_WAREHOUSE"), or leave the password to PGPASSWORD.'
             )
         return super().get_resource_definition()
-
-
-def has_password(url: str) -> bool:
-    """Whether a warehouse's URL has a password in it; one that breaks the URL counts too."""
-    user = url.partition("://")[2].rpartition("@")[0]
-    options = parse_qsl(url.partition("?")[2])
-    return bool(user.partition(":")[2]) or any("password" in name.lower() for name, _ in options)
 
 
 def both_or_neither(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
@@ -16,6 +16,7 @@ from wb_ops.warehouse.base import BUSY_RETRY_S, Batch, Committed, Owner, Read, W
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
 from wb_ops.warehouse.postgres_session import PostgresSession, select
 from wb_ops.warehouse.sql import Limits, literal, quoted
+from wb_ops.warehouse.urls import passwords_in
 from wb_ops.warehouse.writing import write_batch, write_journal
 
 CONNECT_TIMEOUT_S = 10
@@ -211,10 +212,8 @@ class PostgresWarehouse(Warehouse):
 
     def _hidden(self, text: str) -> str:
         """Take passwords out of a text."""
-        parts = urlsplit(self._uri)
-        secrets = {value for name, value in parse_qsl(parts.query) if "password" in name}
-        secrets |= {parts.netloc.rpartition("@")[0].partition(":")[2]}
-        for secret in filter(None, secrets):
-            for form in (secret, unquote(secret), quote(secret, safe="")):
-                text = text.replace(form, "***")
+        secrets = passwords_in(self._uri)
+        forms = secrets | {quote(secret, safe="") for secret in secrets}
+        for form in sorted(forms, key=len, reverse=True):
+            text = text.replace(form, "***")
         return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
     from wb_ops.client.api import Api
     from wb_ops.warehouse import Warehouse
+
+_TEMPLATE = re.compile(r"\{\{.*?\}\}|\{%.*?%\}", re.DOTALL)
 
 
 class WandbOperator(BaseOperator):
@@ -191,12 +194,13 @@ def _refuse_passwords(given: object) -> None:
     """Refuse one while the Dag file is parsed, when nothing is stored yet.
 
     Given is a URL, what a task is mapped over (a list of URLs, a dict of them), or an XComArg.
+    What its templates make is looked at when they are rendered.
     """
     if isinstance(given, Mapping):
         given = [*given, *given.values()]
     for one in given if isinstance(given, list | tuple) else [given]:
         if isinstance(one, str):
-            without_password(one)
+            without_password(_TEMPLATE.sub("", one))
 
 
 class WandbWarehouseOperator(TakesWarehouse, WandbProjectOperator):
