@@ -167,12 +167,14 @@ def test_a_password_in_default_args_is_refused_for_mapped_tasks_too() -> None:
     from wb_ops.airflow import WandbExportOperator
 
     url = f"postgresql://ann:{PASSWORD}@db/wandb"
-    with DAG("defaults", schedule=None, default_args={"warehouse": url}):
+    with DAG("defaults", schedule=None, default_args={"warehouse": url}) as dag:
         partial = WandbExportOperator.partial(task_id="task")
         with pytest.raises(InvalidRequest, match="conn://"):
             partial.expand(project=["demo"])
         with pytest.raises(InvalidRequest, match="conn://"):
             partial.expand_kwargs([{"project": "demo"}])
+        dag.default_args["warehouse"] = "postgresql://ann@db/wandb"
+        assert partial.expand(project=["demo"]).operator_class is WandbExportOperator
 
 
 @pytest.mark.usefixtures("connection")
