@@ -13,9 +13,10 @@ from wb_ops.tables.columns import (
     Column,
     canonical_column,
     doubles,
+    holds_numbers,
+    holds_others,
     inexact_mask,
     json_text,
-    number_mask,
     unify,
 )
 
@@ -111,8 +112,23 @@ def test_json_cells_and_text_unify_to_json_cells() -> None:
 MIXED = cells(1, 0.5, math.nan, -math.inf, True, "1", "NaN", [1], {"a": 1}, None, 2**60, 10**400)
 
 
-def test_only_numbers_are_numbers() -> None:
-    assert number_mask(MIXED).to_pylist() == ([True] * 4 + [False] * 5 + [None] + [True] * 2)
+@pytest.mark.parametrize(
+    ("column", "numbers", "others"),
+    [
+        (MIXED, True, True),
+        (cells(1, math.nan, 2**60), True, False),
+        (cells([1], "1", None), False, True),
+        (cells(None), False, False),
+        (canonical(pa.array([None, 1])), True, False),
+        (canonical(pa.array([math.inf])), True, False),
+        (canonical(pa.array([None, True])), False, True),
+        (canonical(pa.array(["1"])), False, True),
+        (canonical(pa.nulls(2)), False, False),
+        (canonical(pa.array([None], pa.float64())), False, False),
+    ],
+)
+def test_only_numbers_are_numbers(column: Column, numbers: bool, others: bool) -> None:
+    assert (holds_numbers(column), holds_others(column)) == (numbers, others)
 
 
 def test_doubles_of_a_mixed_column_are_its_numbers() -> None:

@@ -112,15 +112,34 @@ def unify(columns: Sequence[Column]) -> Column:
     return _stack([column.data.cast(type_) for column in columns], type_)
 
 
-def number_mask(column: Column) -> pa.ChunkedArray:
-    """Tell which cells hold a number; null where nothing was logged.
-
-    In JSON text only a number starts with a digit, a minus sign, N(aN) or I(nfinity).
-    """
+def holds_numbers(column: Column) -> bool:
+    """Whether any cell is a number; booleans are none."""
     if column.is_json:
-        return pc.match_substring_regex(column.data, _NUMBER_CELL)
-    is_number = pa.types.is_integer(column.data.type) or pa.types.is_floating(column.data.type)
-    return pc.if_else(column.data.is_valid(), is_number, pa.scalar(None, pa.bool_()))
+        return bool(pc.any(_number_mask(column)).as_py())
+    return _is_number(column.data.type) and not _is_empty(column)
+
+
+def holds_others(column: Column) -> bool:
+    """Whether any cell is something else than a number."""
+    if column.is_json:
+        return bool(pc.any(pc.invert(_number_mask(column))).as_py())
+    return not _is_number(column.data.type) and not _is_empty(column)
+
+
+def _is_number(type_: pa.DataType) -> bool:
+    return bool(pa.types.is_integer(type_) or pa.types.is_floating(type_))
+
+
+def _is_empty(column: Column) -> bool:
+    return bool(column.data.null_count == len(column.data))
+
+
+def _number_mask(column: Column) -> pa.ChunkedArray:
+    """Tell which JSON cells hold a number; null where nothing was logged.
+
+    Only a number starts with a digit, a minus sign, N(aN) or I(nfinity).
+    """
+    return pc.match_substring_regex(column.data, _NUMBER_CELL)
 
 
 def doubles(column: Column) -> pa.ChunkedArray:
@@ -130,17 +149,24 @@ def doubles(column: Column) -> pa.ChunkedArray:
     """
     if not column.is_json:
         return column.data.cast(pa.float64(), safe=False)
-    cells = pc.if_else(number_mask(column), column.data, pa.scalar(None, pa.string()))
+    cells = pc.if_else(_number_mask(column), column.data, pa.scalar(None, pa.string()))
     values = [None if cell is None else _double(cell) for cell in cells.to_pylist()]
     return chunked(values, pa.float64())
+
+
+def is_exact(column: Column) -> bool:
+    """Whether `doubles` gives every cell exactly; of JSON cells only `inexact_mask` can tell."""
+    if column.is_json:
+        return False
+    return pa.types.is_floating(column.data.type) or fits_doubles(column.data)
 
 
 def inexact_mask(column: Column) -> pa.ChunkedArray:
     """Tell which cells `doubles` does not give exactly: non-numbers, integers beyond 2^53."""
     if column.is_json:
-        inexact = [value is not None and not _is_exact(value) for value in column.values()]
+        inexact = [value is not None and not _fits_a_double(value) for value in column.values()]
         return chunked(inexact, pa.bool_())
-    if pa.types.is_floating(column.data.type) or fits_doubles(column.data):
+    if is_exact(column):
         return pa.chunked_array([pa.repeat(False, len(column.data))])
     if pa.types.is_integer(column.data.type):
         beyond = pc.or_(
@@ -168,7 +194,7 @@ def _double(cell: str) -> float | None:
         return None
 
 
-def _is_exact(value: object) -> bool:
+def _fits_a_double(value: object) -> bool:
     if isinstance(value, bool):
         return False
     return isinstance(value, float) or (isinstance(value, int) and abs(value) <= MAX_EXACT_INT)

@@ -9,7 +9,15 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wb_ops.tables.columns import Column, canonical_column, doubles, inexact_mask, number_mask
+from wb_ops.tables.columns import (
+    Column,
+    canonical_column,
+    doubles,
+    holds_numbers,
+    holds_others,
+    inexact_mask,
+    is_exact,
+)
 from wb_ops.tables.live import live_table
 from wb_ops.tables.merge import MergedHistory, merge_parts
 from wb_ops.tables.schemas import history_schema
@@ -63,13 +71,9 @@ def history_columns(table: pa.Table) -> tuple[list[str], list[str]]:
     A key that holds both is in both lists; `_step`, `_timestamp`, `_runtime` and keys that were
     never logged are in neither. Booleans are no numbers.
     """
-    numeric, other = [], []
-    for name, column in _logged(table).items():
-        is_number = number_mask(column)
-        if pc.any(is_number).as_py():
-            numeric.append(name)
-        if pc.any(pc.invert(is_number)).as_py():
-            other.append(name)
+    logged = _logged(table)
+    numeric = [name for name, column in logged.items() if holds_numbers(column)]
+    other = [name for name, column in logged.items() if holds_others(column)]
     return numeric, other
 
 
@@ -141,8 +145,7 @@ def _data(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
 
 
 def _numbers(column: Column | None, row_count: int) -> pa.ChunkedArray:
-    has_numbers = column is not None and pc.any(number_mask(column)).as_py()
-    if column is None or not has_numbers:
+    if column is None or not holds_numbers(column):
         return pa.chunked_array([pa.nulls(row_count, pa.float64())])
     return doubles(column)
 
@@ -162,6 +165,8 @@ def _extra(
     """The columns `_extra` and `_floats`; only rows that need them are visited."""
     documents: dict[int, dict[str, object]] = {}
     for name, column in logged.items():
+        if name in with_column and is_exact(column):
+            continue
         mask = inexact_mask(column) if name in with_column else column.data.is_valid()
         if not pc.any(mask).as_py():
             continue
@@ -169,6 +174,9 @@ def _extra(
         values = Column(column.data.filter(mask), column.is_json).values()
         for row, value in zip(pc.indices_nonzero(mask).to_pylist(), values, strict=True):
             documents.setdefault(row, {})[key] = value
+    if not documents:
+        nothing = pa.nulls(row_count, pa.string())
+        return nothing, nothing
     texts: list[str | None] = [None] * row_count
     floats: list[str | None] = [None] * row_count
     for row, document in documents.items():
