@@ -20,7 +20,7 @@ from wb_ops.tables.schemas import (
 )
 from wb_ops.warehouse.base import Owner, staged_key, staged_name, staged_text
 from wb_ops.warehouse.placing import Placement, is_text
-from wb_ops.warehouse.sql import Session, literal, quoted
+from wb_ops.warehouse.sql import Session, quoted
 
 # Where SQL keeps its own things.
 _RESERVED = frozenset({"information_schema", "pg_catalog", "system", "temp", "wb_ops"})
@@ -28,13 +28,17 @@ _RESERVED = frozenset({"information_schema", "pg_catalog", "system", "temp", "wb
 
 @dataclass(slots=True)
 class Layout:
-    """What a dataset holds: table -> column -> type, and the names of dynamic columns."""
+    """What a dataset holds: table -> column -> type, and the names of dynamic columns.
+
+    `names` and `rows` (of the tables that were read) are kept once they were asked for.
+    """
 
     session: Session
     dataset: str
     tables: dict[str, dict[str, str]]
     has_changed: bool = False
-    names: dict[str, dict[str, str]] = field(default_factory=dict)
+    names: dict[str, dict[str, str]] | None = None
+    rows: dict[str, pa.Table] = field(default_factory=dict, repr=False)
 
     @classmethod
     def read(cls, session: Session, dataset: str, names: Iterable[str] = TABLES) -> Layout:
@@ -71,19 +75,20 @@ class Layout:
 
     def known(self, table_name: str) -> dict[str, str]:
         """Give the dynamic columns of a table: staged column -> name."""
-        if table_name not in self.names:
-            rows = self.session.select(
-                f"SELECT original_key, column_name, type FROM {self.sql('_wb_columns')} "
-                f"WHERE table_name = {literal(table_name)}"
-            ).to_pylist()
-            text = self.session.sql_type(TEXT)
-            self.names[table_name] = {
-                (staged_text if row["type"] == text else staged_name)(row["original_key"]): row[
-                    "column_name"
-                ]
-                for row in rows
-            }
-        return self.names[table_name]
+        if self.names is None:
+            self.names = self._read_names()
+        return self.names.get(table_name, {})
+
+    def _read_names(self) -> dict[str, dict[str, str]]:
+        text = self.session.sql_type(TEXT)
+        names: dict[str, dict[str, str]] = {}
+        for row in self.session.select(
+            "SELECT table_name, original_key, column_name, type FROM " + self.sql("_wb_columns")
+        ).to_pylist():
+            staged = staged_text if row["type"] == text else staged_name
+            of_table = names.setdefault(row["table_name"], {})
+            of_table[staged(row["original_key"])] = row["column_name"]
+        return names
 
     def add(self, table_name: str, placement: Placement) -> None:
         """Add a batch's new columns; refuse known ones that somebody altered."""
@@ -102,7 +107,10 @@ class Layout:
                 for staged, name in placement.added.items()
             ]
             insert_rows(self, "_wb_columns", pa.Table.from_pylist(registered, schema=COLUMNS))
-            self.names[table_name] = self.known(table_name) | placement.added
+            self.names = {
+                **(self.names or {}),
+                table_name: self.known(table_name) | placement.added,
+            }
 
     def _type_of(self, staged: str) -> str:
         return self.session.sql_type(TEXT if is_text(staged) else DOUBLE)
@@ -154,7 +162,16 @@ def insert(layout: Layout, table_name: str, relation: str, columns: Mapping[str,
 
 
 def read_table(layout: Layout, table_name: str) -> pa.Table:
-    """Read a whole table in its canonical schema; columns that an older version lacks are null."""
+    """Read a whole table in its canonical schema; columns that an older version lacks are null.
+
+    Asked again, it gives what it was before this transaction wrote.
+    """
+    if table_name not in layout.rows:
+        layout.rows[table_name] = _read_rows(layout, table_name)
+    return layout.rows[table_name]
+
+
+def _read_rows(layout: Layout, table_name: str) -> pa.Table:
     schema = TABLES[table_name].schema
     there = layout.tables.get(table_name)
     if there is None:
