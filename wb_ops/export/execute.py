@@ -1,13 +1,15 @@
 """Carries out a plan in one process: read, stage, commit in batches.
 
-The warehouse is open only inside a commit, never across a request. The watermark moves with the
-last batch: an export that is killed is continued by the next one.
+One batch is committed while the next is read. The warehouse is open only inside a commit, which
+waits for no request. The watermark moves with the last batch: an export that is killed is
+continued by the next one.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,6 +18,7 @@ from wb_ops.client.api import Api
 from wb_ops.client.source import RunSource
 from wb_ops.errors import CommError, ExportIncomplete
 from wb_ops.export.commit import Committer
+from wb_ops.export.decide import PlannedRun
 from wb_ops.export.planned import ExportPlan
 from wb_ops.export.reading import ConcurrentReader, by_key_set
 from wb_ops.export.report import ExportReport, Progress, new_report
@@ -82,6 +85,15 @@ class Meter:
         self.report.seconds = time.monotonic() - self.started
 
 
+@dataclass(frozen=True, slots=True)
+class _SealedBatch:
+    """One transaction; the last one moves the watermark."""
+
+    runs: list[Sealed]
+    is_last: bool
+    stopped: CommError | None = None
+
+
 @dataclass(slots=True)
 class _Execution:
     plan: ExportPlan
@@ -105,36 +117,41 @@ class _Execution:
         self.committer = Committer(self.plan, self.warehouse, self.report, self.measure)
 
     def run(self) -> ExportReport:
-        # The last batch waits until it is known to be the last: it moves the watermark.
-        waiting: list[Sealed] = []
-        for batch, stopped in self._batches():
-            if waiting:
-                self._commit(waiting, final=False)
-            waiting = batch
-            if stopped is not None:
-                self._commit(waiting, final=False)
-                raise stopped
-        self._commit(waiting, final=True)
+        with ThreadPoolExecutor(1, "wb_ops-commit") as writer:
+            written: Future[list[Sealed]] = writer.submit(list)
+            for batch in self._batches():
+                self._count(written.result())
+                written = writer.submit(self._commit, batch)
+                if batch.stopped is not None:
+                    self._count(written.result())
+                    raise batch.stopped
+            self._count(written.result())
         self.measure()
         raise_if_incomplete(self.plan, self.report)
         return self.report
 
-    def _batches(self) -> Iterator[tuple[list[Sealed], CommError | None]]:
+    def _batches(self) -> Iterator[_SealedBatch]:
+        request = self.plan.request
+        runs = [run for run in self.plan.runs if run.reads_rows]
         edited = [unread(run) for run in self.plan.runs if not run.reads_rows]
         for at in range(0, len(edited), MAX_RUNS_PER_BATCH):
-            yield edited[at : at + MAX_RUNS_PER_BATCH], None
-        request = self.plan.request
-        for staged, stopped in batched(self._staged(), request.max_cells):
-            sealed = seal(request, self.source, staged, is_cut_off=stopped is not None)
-            self._note(staged, sealed)
-            yield sealed, stopped
+            some = edited[at : at + MAX_RUNS_PER_BATCH]
+            is_last = not runs and at + len(some) == len(edited)
+            yield _SealedBatch(some, is_last)
+        if edited and not runs:
+            return
+        for batch in batched(self._staged(runs), request.max_cells):
+            is_cut_off = batch.stopped is not None
+            sealed = seal(request, self.source, batch.runs, is_cut_off=is_cut_off)
+            self._note(batch.runs, sealed)
+            yield _SealedBatch(sealed, batch.is_last, batch.stopped)
 
-    def _staged(self) -> Iterator[StagedRun]:
+    def _staged(self, planned: Sequence[PlannedRun]) -> Iterator[StagedRun]:
         request = self.plan.request
         stager = Stager(
             self.source, self.api.reader, self.folder, self.plan.load_id, request.redact_secrets
         )
-        runs = by_key_set([run for run in self.plan.runs if run.reads_rows])
+        runs = by_key_set(planned)
         staged_so_far = rows_so_far = 0
         for staged in ConcurrentReader(stager, request.max_workers).iter_staged(runs):
             staged_so_far, rows_so_far = staged_so_far + 1, rows_so_far + staged.rows
@@ -147,14 +164,17 @@ class _Execution:
         for one in sealed:
             self.report.advices += late_advices(one.receipts)
 
-    def _commit(self, sealed: Sequence[Sealed], *, final: bool) -> None:
-        self.committer.commit(sealed, final=final)
-        for one in sealed:
+    def _commit(self, batch: _SealedBatch) -> list[Sealed]:
+        self.committer.commit(batch.runs, final=batch.is_last)
+        for one in batch.runs:
             for path in (*(one.history or ()), *(one.system or ())):
                 path.unlink()
-        self.runs_done += len(sealed)
-        self.rows_read += sum(one.rows for one in sealed)
-        if sealed:
+        return batch.runs
+
+    def _count(self, committed: Sequence[Sealed]) -> None:
+        self.runs_done += len(committed)
+        self.rows_read += sum(one.rows for one in committed)
+        if committed:
             self._tell(self.runs_done, self.rows_read)
 
     def _tell(self, runs: int, rows: int) -> None:

@@ -62,9 +62,22 @@ class BatchSize:
         return True
 
 
-def batched(
-    staged_runs: Iterator[StagedRun], max_cells: int
-) -> Iterator[tuple[list[StagedRun], CommError | None]]:
+@dataclass(frozen=True, slots=True)
+class StagedBatch:
+    """Staged runs that fit into one transaction.
+
+    Attributes:
+        runs: none only where nothing was read.
+        is_last: all has been read.
+        stopped: the error that ended the reading after these runs.
+    """
+
+    runs: list[StagedRun]
+    is_last: bool = False
+    stopped: CommError | None = None
+
+
+def batched(staged_runs: Iterator[StagedRun], max_cells: int) -> Iterator[StagedBatch]:
     """Group staged runs into what fits into one transaction.
 
     What was read before an error that stops everything comes last, with that error: a limit that
@@ -75,15 +88,14 @@ def batched(
     try:
         for staged in staged_runs:
             if not size.takes(staged.rows, staged.columns):
-                yield batch, None
+                yield StagedBatch(batch)
                 batch, size = [], BatchSize(max_cells)
                 size.takes(staged.rows, staged.columns)
             batch.append(staged)
     except CommError as error:
-        yield batch, error
+        yield StagedBatch(batch, stopped=error)
         return
-    if batch:
-        yield batch, None
+    yield StagedBatch(batch, is_last=True)
 
 
 def seal(

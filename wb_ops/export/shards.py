@@ -124,10 +124,10 @@ class _ShardExecution:
             )
             runs = by_key_set(list(read_planned(self.folder, wanted)))
             staged = ConcurrentReader(stager, request.max_workers).iter_staged(runs)
-            for batch, stopped in batched(staged, request.max_cells):
-                self._keep(batch, source, is_cut_off=stopped is not None)
-                if stopped is not None:
-                    raise stopped
+            for batch in batched(staged, request.max_cells):
+                self._keep(batch.runs, source, is_cut_off=batch.stopped is not None)
+                if batch.stopped is not None:
+                    raise batch.stopped
 
     def _keep(self, batch: Sequence[StagedRun], source: RunSource, *, is_cut_off: bool) -> None:
         """Move a batch into the plan's folder; its JSON, which makes it count, is the last."""
