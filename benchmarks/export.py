@@ -8,7 +8,8 @@ speed   a full export into DuckDB against `requests` + pyarrow + `INSERT ... SEL
         fewer runs (`--sample`), by rows a second.
 idle    an incremental export with nothing changed, with 10 runs changed, and a reconcile:
         requests, and seconds of work (this process's CPU).
-hourly  a load of 10 rows against DuckDB's own cost of the same (open, one transaction, close).
+hourly  a load of 10 rows against DuckDB's own cost of the same (open, read the state, close, open,
+        one transaction, close).
 memory  `--rows` of one run in many files; peak memory of the export over time.
 names   `--runs` runs with metrics of their own; peak memory of the export.
 """
@@ -19,6 +20,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import threading
@@ -223,26 +225,36 @@ def hourly(server: dict[str, Any], folder: Path, arguments: argparse.Namespace) 
     url = f"duckdb:///{folder / 'hourly.db'}"
     with open_api(server) as api:
         export(api, url)
-        ratios = []
+        ratios: dict[int, list[float]] = {1: [], 2: []}
         for turn in range(arguments.turns):
             seed(server, [run_seed(f"n{turn}", 10, ["loss"], heartbeat_at=now(0))])
             spent = time.process_time()
             export(api, url)
             ours = time.process_time() - spent
-            spent = time.process_time()
-            fixed_cost(folder / "hourly.db", turn)
-            fixed = time.process_time() - spent
-            ratios.append(ours / fixed)
-        ratios.sort()
+            for openings, found in ratios.items():
+                copy = folder / f"fixed{turn}-{openings}.db"
+                shutil.copy(folder / "hourly.db", copy)
+                spent = time.process_time()
+                fixed_cost(copy, openings)
+                found.append(ours / (time.process_time() - spent))
+        once, twice = (sorted(found)[len(found) // 2] for found in ratios.values())
         print(
-            f"10 rows: CPU of the export over DuckDB's own {ratios[len(ratios) // 2]:.2f} (<= 1.5)"
+            f"10 rows: CPU of the export over DuckDB's own {twice:.2f} (<= 1.5), "
+            f"{once:.2f} over a load that holds the file from reading the state to the end"
         )
 
 
-def fixed_cost(path: Path, turn: int) -> None:
-    """What DuckDB itself takes: open, read state, one transaction into each table, close."""
+def fixed_cost(path: Path, openings: int) -> None:
+    """What DuckDB itself takes: open, read the state, one transaction into each table, close.
+
+    With two openings nothing is locked while W&B would be asked, as in the export.
+    """
+    state = "SELECT * FROM ann__bench._wb_receipts"
+    if openings == 2:
+        with duckdb.connect(str(path)) as connection:
+            connection.execute(state).fetchall()
     with duckdb.connect(str(path)) as connection:
-        connection.execute("SELECT * FROM ann__bench._wb_receipts").fetchall()
+        connection.execute(state).fetchall()
         connection.begin()
         for table in ("runs", "runs_flat", "history", "_wb_receipts", "_wb_state", "_wb_loads"):
             name = f'ann__bench."{table}"'
@@ -251,7 +263,7 @@ def fixed_cost(path: Path, turn: int) -> None:
             connection.execute(f'DELETE FROM {name} WHERE "{key}" IN (SELECT "{key}" FROM t)')
             connection.execute(f"INSERT INTO {name} SELECT * FROM t")
             connection.execute("DROP TABLE t")
-        connection.rollback()
+        connection.commit()
 
 
 def memory(server: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> None:
