@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from simulated_world import SimulatedRun
 
 from wb_ops.client.history import HistoryReader
 from wb_ops.client.listing import MAX_BROKEN_IN_A_ROW
@@ -44,15 +45,13 @@ class TestPageSize:
 
 
 @pytest.fixture
-def listing(simulation: Any, make_run: Any) -> Any:
+def listing(simulation: Any) -> Any:
     """Runs r0..r29 of which some are poison: (names of them, seed) -> Runs, world."""
 
     def start(poison: set[int], seed: int, count: int = 30) -> tuple[Runs, Any]:
         def fill(world: Any) -> None:
             world.kinds = []
-            world.runs = [
-                make_run(f"r{n}", ["v"], [], [], None, is_poison=n in poison) for n in range(count)
-            ]
+            world.runs = [SimulatedRun(f"r{n}", ["v"], is_poison=n in poison) for n in range(count)]
 
         base_url, world = simulation.world(seed, fill)
         settings = Settings("k" * 40, base_url, max_attempts=2)

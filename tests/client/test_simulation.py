@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import pyarrow as pa
 import pytest
+from simulated_edits import Editor, seed_documents
+from simulated_histories import LOOSE, NAMES, SPECIAL, seed_histories
+from simulated_world import Row, SimulatedRun, World, truth
 
 from wb_ops.client.history import HistoryReader
 from wb_ops.client.runs import Run, Runs
@@ -32,6 +33,7 @@ MAX_REQUESTS = 3000
 # Error -> its advice, and the faults of which one must have struck.
 LIMITS = {"429s", "429date", "429reset", "503after", "limited", "remaining0"}
 STATUSES = {"500", "502", "503", "504", "520", "503after", "internal", "deadline"}
+CUT = {"cut", "slow", "html", "array", "empty", "closed", "reset"}
 EXPECTED: dict[str, tuple[set[AdviceKind], set[str]]] = {
     "RateLimited": ({AdviceKind.AFTER, AdviceKind.BACKOFF}, LIMITS),
     "ServerUnavailable": ({AdviceKind.BACKOFF}, STATUSES | {"expired", "gone", "poison", "delete"}),
@@ -39,15 +41,17 @@ EXPECTED: dict[str, tuple[set[AdviceKind], set[str]]] = {
     "RequestTimeout": ({AdviceKind.BACKOFF}, {"408", "slow"}),
     "MalformedResponse": (
         {AdviceKind.BACKOFF},
-        {"cut", "slow", "html", "array", "empty", "truncated", "length0", "same_cursor",
-         "empty_page", "closed", "reset", "delete"},
+        CUT | {"truncated", "length0", "same_cursor", "empty_page", "delete"},
     ),
+    "OutcomeUnknown": ({AdviceKind.VERIFY}, STATUSES | LIMITS | CUT | {"408"}),
     "AuthenticationFailed": ({AdviceKind.NEVER}, {"401"}),
+    "PermissionDenied": ({AdviceKind.NEVER}, {"403"}),
     "NotFound": ({AdviceKind.NEVER}, {"delete"}),
-}  # fmt: skip
+    "InvalidRequest": ({AdviceKind.NEVER}, {"409", "running"}),
+}
 
 
-def client(base_url: str, world: Any) -> tuple[RunSource, HistoryReader]:
+def client(base_url: str, world: World) -> tuple[RunSource, HistoryReader]:
     timeout_s = 0.5 if "slow" in world.kinds else 30.0
     settings = Settings(
         f"{world.seed:040}", base_url, timeout_s=timeout_s, max_attempts=4, max_wait_s=MAX_WAIT_S,
@@ -57,17 +61,18 @@ def client(base_url: str, world: Any) -> tuple[RunSource, HistoryReader]:
     return RunSource(transport, "ann", "trials"), HistoryReader(4)
 
 
-def check_error(error: CommError, world: Any) -> None:
+def check_error(error: CommError, world: World) -> None:
     kinds, causes = EXPECTED[type(error).__name__]
     assert error.advice.kind in kinds, error
     struck = {kind for kind, count in world.injected.items() if count}
     struck |= {"poison" for run in world.runs if run.is_poison}
+    struck |= {"running" for run in world.runs if run.state == "running"}
     assert struck & causes, (error, struck)
     if error.advice.kind is AdviceKind.AFTER:
         assert 0 <= (error.retry_after_s or 0) <= 401
 
 
-def check_world(world: Any) -> None:
+def check_world(world: World) -> None:
     assert not world.violations, world.violations
     assert world.requests < MAX_REQUESTS
 
@@ -83,104 +88,177 @@ def check_outcomes(outcomes: Counter[str]) -> None:
     assert outcomes["truth"] >= SCHEDULES // 4
 
 
-def people_project(world: Any, make_run: Callable[..., Any]) -> None:
-    for index in range(world.rng.randint(1, 60)):
-        run = make_run(f"r{index}", [f"r{index} v0"], [], [], None)
-        run.is_poison = world.rng.random() < world.fault_rate / 10
+def same(one: object, other: object, *, is_loose: bool = False) -> bool:
+    """Whether two values are the same and of one type; NaN is NaN, and -0.0 is not 0.0."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    if is_loose and {type(one), type(other)} == {int, float}:
+        return one == other
+    return type(one) is type(other) and repr(one) == repr(other)
+
+
+def people_project(world: World) -> None:
+    rng = world.rng
+    world.cursor_kind = rng.choice(["keyset", "positions"])
+    world.has_stable_cursors = rng.random() < 0.7
+    for index in range(rng.randint(1, 60)):
+        run = SimulatedRun(f"r{index}", [f"r{index} v0"])
+        run.is_poison = rng.random() < world.fault_rate / 10
         world.runs.append(run)
 
 
-def check_listing(runs: Runs, world: Any, before: list[Any]) -> None:
-    listed = {run.id: run.name for run in runs}
+def check_node(run: Run, versions: list[str]) -> None:
+    """Name, config and summary are those of one moment, and every number is exact."""
+    assert run.name in versions
+    assert run.config == {"v": run.name}
+    expected = {"v": run.name, "x": float("nan"), "low": float("-inf"), "big": 2**53 + 1}
+    assert same(dict(run.summary), expected)
+
+
+def check_listing(
+    runs: Runs, world: World, before: list[SimulatedRun], log: pytest.LogCaptureFixture
+) -> None:
+    listed = {run.id: run for run in runs}
     assert len(listed) == len(list(runs))
     for run in before:
         if run.name in listed:
-            assert listed[run.name] in run.versions
+            check_node(listed[run.name], run.versions)
             assert not run.is_poison
-        else:
-            assert run.name in runs.broken or run.is_deleted, f"{run.name} is lost"
+        elif run.name not in runs.broken and not run.is_deleted:
+            assert is_told(log.text), f"{run.name} is lost"
     known = {run.name for run in world.runs}
     assert set(listed) <= known
     for error in runs.broken.values():
         check_error(error, world)
 
 
+def is_told(warnings: str) -> bool:
+    """Whether the client says that runs may be missing."""
+    return "faster than they are listed" in warnings or "the server counts" in warnings
+
+
 @pytest.mark.timeout(3600)
-def test_a_listing_is_whole_or_an_error(simulation: Any, make_run: Any):
+def test_a_listing_is_whole_or_an_error(simulation: Any, caplog: pytest.LogCaptureFixture):
     outcomes: Counter[str] = Counter()
     for seed in schedules(0):
-        base_url, world = simulation.world(seed, lambda world: people_project(world, make_run))
+        caplog.clear()
+        base_url, world = simulation.world(seed, people_project)
         before = list(world.runs)
         source, reader = client(base_url, world)
-        runs = Runs(source, reader, order="+created_at", per_page=world.rng.choice([1, 7, 50]))
+        order = world.rng.choice(["+created_at", "-created_at", "-heartbeat_at"])
+        runs = Runs(source, reader, order=order, per_page=world.rng.choice([1, 7, 50]))
         try:
-            check_listing(runs, world, before)
+            check_listing(runs, world, before, caplog)
             outcomes["truth"] += 1
         except CommError as error:
             check_error(error, world)
             outcomes[type(error).__name__] += 1
+        except AssertionError as error:
+            error.add_note(f"seed {seed}, {order}, {world.cursor_kind}, {dict(world.injected)}")
+            raise
         check_world(world)
     check_outcomes(outcomes)
 
 
-def seed_histories(world: Any, make_run: Callable[..., Any], parquet: Callable[..., bytes]) -> None:
+def choose_selection(world: World) -> Selection:
     rng = world.rng
-    for index in range(rng.randint(1, 6)):
-        start, gap = rng.choice([0, 5, 10**9]), rng.choice([1, 1, 1000])
-        rows = [
-            {"_step": start + gap * step, "x": rng.choice([step, step + 0.5])}
-            for step in range(rng.randint(0, 60))
-        ]
-        exported = rng.randint(0, len(rows))
-        cuts = sorted(rng.sample(range(exported + 1), min(2, exported + 1)))
-        bounds = [0, *cuts, exported]
-        parts = [rows[a:b] for a, b in pairwise(bounds) if b > a]
-        files = [
-            parquet(part, as_ints=all(type(row["x"]) is int for row in part)) for part in parts
-        ]
-        live = rows[exported]["_step"] if exported < len(rows) else None
-        name = f"r{index}"
-        run = make_run(name, [f"{name} v0"], rows, files, live)
-        run.is_poison = rng.random() < world.fault_rate / 4
-        world.runs.append(run)
+    if rng.random() < 0.4:
+        return EVERYTHING
+    keys = None
+    if rng.random() < 0.7:
+        keys = tuple(rng.sample([*NAMES, "never logged"], rng.randint(1, 3)))
+    steps = [row["_step"] for run in world.runs for row in run.rows] or [0]
+    low, high = sorted(rng.choice(steps) + rng.choice([0, 1]) for _ in range(2))
+    return Selection(
+        keys, rng.choice([None, low]), rng.choice([None, high]), rng.choice(["any", "all"])
+    )
 
 
-def check_history(table: pa.Table, run: Any) -> None:
-    truth = {row["_step"]: row["x"] for row in run.rows}
-    needed = set(truth) - {row["_step"] for row in run.appended}
-    found = {row["_step"]: row.get("x") for row in to_rows(table)}
-    assert len(found) == table.num_rows
-    assert needed <= set(found), f"{run.name}: rows are lost"
-    assert all(truth[step] == value for step, value in found.items()), f"{run.name}: a wrong row"
+def expected_rows(run: SimulatedRun, selection: Selection) -> dict[int, Row]:
+    """What was logged, in these steps and of these keys."""
+    rows = {}
+    for step, row in truth(run).items():
+        is_late = selection.max_step is not None and step >= selection.max_step
+        if is_late or step < (selection.min_step or 0):
+            continue
+        if selection.keys is not None:
+            holds = [key in row for key in selection.keys]
+            if not (any(holds) if selection.require == "any" else all(holds)):
+                continue
+            row = {key: row[key] for key in ("_step", *selection.keys) if key in row}
+        rows[step] = row
+    return rows
+
+
+def check_history(found: list[Row], run: SimulatedRun, selection: Selection) -> None:
+    expected = expected_rows(run, selection)
+    needed = set(expected) - {row["_step"] for row in run.appended}
+    steps = [row["_step"] for row in found]
+    assert steps == sorted(set(steps))
+    assert needed <= set(steps) <= set(expected), f"{run.name}: other rows"
+    for row in found:
+        for key in row.keys() | expected[row["_step"]].keys():
+            one, other = row.get(key), expected[row["_step"]].get(key)
+            is_same = same(one, other, is_loose=run.kinds.get(key) in LOOSE)
+            if key in run.as_text and selection.max_step is not None:
+                # The row that says that a text is a number may not be among these.
+                is_same = is_same or same(SPECIAL.get(str(one)), other)
+            assert is_same, f"{run.name}, step {row['_step']}, {key}: {one!r}, not {other!r}"
+
+
+Histories = Iterator[tuple[Run, list[Row]]]
+OnError = Callable[[Run, CommError], None]
+
+
+def read_together(
+    reader: HistoryReader, runs: list[Run], selection: Selection, world: World, on_error: OnError
+) -> Histories:
+    most = world.rng.choice([1, 50, 10**6])
+    for run, stream in scan_histories(reader, runs, selection, most, on_error):
+        yield run, to_rows(stream.read_all())
+
+
+def read_alone(
+    reader: HistoryReader, runs: list[Run], selection: Selection, world: World, on_error: OnError
+) -> Histories:
+    """One by one, as rows or as a table."""
+    chosen = (selection.keys, selection.min_step, selection.max_step, selection.require)
+    keys, low, high, require = chosen
+    for run in runs:
+        try:
+            if world.rng.random() < 0.5:
+                page_size = world.rng.choice([1, 7, 1000])
+                rows = list(run.scan_history(keys, page_size, low, high, require))
+            else:
+                rows = to_rows(run.history_table(keys, low, high, require))
+        except CommError as error:
+            on_error(run, error)
+            continue
+        yield run, rows
 
 
 @pytest.mark.timeout(3600)
-def test_histories_are_whole_or_an_error(simulation: Any, make_run: Any, make_parquet: Any):
+def test_histories_are_whole_or_an_error(simulation: Any):
     outcomes: Counter[str] = Counter()
     for seed in schedules(1_000_000):
-        base_url, world = simulation.world(
-            seed, lambda world: seed_histories(world, make_run, make_parquet)
-        )
+        base_url, world = simulation.world(seed, seed_histories)
         source, reader = client(base_url, world)
         by_name = {run.name: run for run in world.runs}
-        nodes = [
-            {"name": run.name, "id": run.name, "historyLineCount": len(run.rows)}
-            for run in world.runs
-        ]
-        selection = world.rng.choice([EVERYTHING, Selection(("x",))])
+        runs = [Run(source, reader, run.node()) for run in world.runs]
+        selection = choose_selection(world)
+        read = read_together if world.rng.random() < 0.6 else read_alone
         errors: dict[str, CommError] = {}
         seen: list[str] = []
+
+        def note(run: Run, error: CommError, errors: dict[str, CommError] = errors) -> None:
+            errors[run.id] = error
+
         try:
-            scan = scan_histories(
-                reader,
-                [Run(source, reader, node) for node in nodes],
-                selection,
-                world.rng.choice([1, 50, 10**6]),
-                lambda run, error, errors=errors: errors.update({run.id: error}),
-            )
-            for run, stream in scan:
+            for run, rows in read(reader, runs, selection, world, note):
                 assert not by_name[run.id].is_poison
-                check_history(stream.read_all(), by_name[run.id])
+                check_history(rows, by_name[run.id], selection)
                 seen.append(run.id)
             assert sorted([*seen, *errors]) == sorted(by_name)
             for error in errors.values():
@@ -189,7 +267,37 @@ def test_histories_are_whole_or_an_error(simulation: Any, make_run: Any, make_pa
         except CommError as error:
             check_error(error, world)
             outcomes[type(error).__name__] += 1
+        except AssertionError as error:
+            error.add_note(f"seed {seed}, {selection}")
+            raise
         finally:
             reader.close()
         check_world(world)
     check_outcomes(outcomes)
+
+
+@pytest.mark.timeout(3600)
+def test_a_write_is_carried_out_once_or_an_error(simulation: Any):
+    outcomes: Counter[str] = Counter()
+    for seed in schedules(2_000_000):
+        base_url, world = simulation.world(seed, seed_documents)
+        source, reader = client(base_url, world)
+        editor = Editor(world, world.runs[0])
+        try:
+            for _ in range(3):
+                try:
+                    editor.edit(Run(source, reader, source.fetch_node("r0")))
+                except CommError as error:
+                    check_error(error, world)
+                    outcomes[type(error).__name__] += 1
+                    editor.check_after(error)
+                else:
+                    outcomes["truth"] += 1
+                    editor.check()
+        except AssertionError as error:
+            error.add_note(f"seed {seed}, {dict(world.injected)}")
+            raise
+        check_world(world)
+    print(dict(outcomes))
+    assert sum(outcomes.values()) == 3 * SCHEDULES
+    assert outcomes["truth"] >= SCHEDULES
