@@ -26,9 +26,12 @@ HISTOGRAMS = (
 )  # fmt: skip
 IMAGE = {"_type": "image-file", "path": "media/images/x_0.png", "size": 12, "width": 1}
 LISTS = ([1, 2], [], [3])
+FLOAT_LISTS = ([0.5, math.nan], [1.0], [], [-math.inf, -0.0])
+UNSIGNED = (0, 2**63, 2**64 - 1)
 KINDS = {
     "float": FLOATS, "number": (1, 0.5, 3, -7, 2.0), "int": INTS, "text": TEXTS,
     "bool": (True, False), "histogram": HISTOGRAMS, "image": (IMAGE,), "list": LISTS,
+    "float list": FLOAT_LISTS, "unsigned": UNSIGNED,
 }  # fmt: skip
 # Of a key of such a kind one file holds integers and another one something else.
 CHANGING = {"mixed": ("int", "float", "text", "bool", "histogram"), "wide": ("int", "float")}
@@ -179,7 +182,8 @@ def _column(rng: random.Random, values: Sequence[Any]) -> pa.Array | None:
         texts = [None if value is None else json.dumps(value) for value in values]
         return rng.choice([pa.array(values), pa.array(texts), pa.array(texts, pa.json_())])
     if kinds == {list}:
-        return pa.array(values, pa.list_(pa.int64()))
+        kinds = {type(member) for value in values for member in value or ()}
+        return pa.array(values, pa.list_(pa.float64() if kinds == {float} else pa.int64()))
     if kinds == {str}:
         texts = pa.array(values)
         return rng.choice([texts, texts.cast(pa.large_string()), texts.dictionary_encode()])
@@ -195,7 +199,7 @@ def _column(rng: random.Random, values: Sequence[Any]) -> pa.Array | None:
 
 
 def _integer_type(rng: random.Random, values: Sequence[int]) -> pa.DataType:
-    fitting = [pa.int64()]
+    fitting = [pa.int64()] if max(values) < 2**63 else []
     if min(values) >= 0:
         fitting.append(pa.uint64())
     if min(values) >= -(2**31) and max(values) < 2**31:

@@ -222,7 +222,9 @@ class World:
 
     def _append(self, run: SimulatedRun) -> None:
         row = {"_step": (run.rows[-1]["_step"] if run.rows else 0) + 1}
-        row |= {key: 0.5 for key, kind in run.kinds.items() if kind == "float"}
+        # A key with a dot may be logged as an object, and beside one a name would mean two things.
+        floats = [key for key, kind in run.kinds.items() if kind == "float" and "." not in key]
+        row |= dict.fromkeys(floats, 0.5)
         run.add(row)
         run.appended.append(row)
 

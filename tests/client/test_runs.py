@@ -35,7 +35,8 @@ class TestRuns:
         assert len(runs) == 7
         assert [run.id for run in runs] == [f"r{index}" for index in range(6, -1, -1)]
         assert [run.id for run in runs] == [f"r{index}" for index in range(6, -1, -1)]
-        assert [one.variables["perPage"] for one in server.requests] == [2, 4, 8]
+        # From the second one on, a page begins with a run that is known.
+        assert [one.variables["perPage"] for one in server.requests] == [2, 4 + 1, 8 + 1]
 
     def test_index_and_slice(self, api: Api):
         runs = api.runs("ann/trials", order="+created_at", per_page=2)
@@ -77,21 +78,36 @@ class TestRuns:
         server.faults.add(Fault(RUNS, Responder.error(500)))
         settings = Settings(api_key=server.api_key, base_url=server.url, max_attempts=1)
         assert len(list(Api(settings=settings).runs("ann/trials", per_page=4))) == 7
-        assert [one.variables["perPage"] for one in server.requests] == [4, 2, 2, 2, 2]
+        assert [one.variables["perPage"] for one in server.requests] == [4, 2, 3, 3, 3]
 
-    def test_one_that_goes_and_one_that_comes_hide_none(self, api: Api, server: DevServer):
+    @pytest.mark.parametrize("per_page", [1, 2, 30])
+    def test_one_that_goes_and_one_that_comes_hide_none(
+        self, api: Api, server: DevServer, per_page: int
+    ):
         server.seed_runs(
             {"entity": "ann", "project": "busy", "run_id": f"r{n}",
              "created_at": f"2026-01-01T00:00:{n:02}"}
             for n in range(50)
         )  # fmt: skip
         ids = []
-        for run in api.runs("ann/busy", order="+created_at", per_page=30):
+        for run in api.runs("ann/busy", order="+created_at", per_page=per_page):
             ids.append(run.id)
             if run.id == "r5":
                 server.delete_run("ann", "busy", "r0")
                 server.seed_run("ann", "busy", "r50", created_at="2026-01-02T00:00:00")
         assert sorted(ids) == sorted(f"r{n}" for n in range(51))
+
+    def test_one_that_an_edit_moves_to_the_front_is_not_lost(self, api: Api, server: DevServer):
+        server.seed_runs(
+            {"entity": "ann", "project": "busy", "run_id": f"r{n}", "summary": {"loss": n}}
+            for n in range(10)
+        )
+        ids = []
+        for run in api.runs("ann/busy", order="-summary_metrics.loss", per_page=2):
+            ids.append(run.id)
+            if run.id == "r9":
+                server.edit_run("ann", "busy", "r0", summary={"loss": 99})
+        assert sorted(ids) == [f"r{n}" for n in range(10)]
 
     def test_to_frame_has_a_row_a_run(self, api: Api):
         frame = api.runs("ann/trials", order="+created_at").to_frame()

@@ -8,19 +8,28 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from wb_ops.client.operations import RUN_NAMES, RUNS, Operation
-from wb_ops.client.paging import Connection, prefers_smaller
+from wb_ops.client.paging import MAX_PAGE_SIZE, Connection, prefers_smaller
 from wb_ops.client.retries import GivesUp
 from wb_ops.errors import CommError
 
 # So many broken runs with none between them that can be read: it is the server, not a run.
 MAX_BROKEN_IN_A_ROW = 5
-# Pages of so many runs begin with one that is known; in smaller ones it would cost too much.
-MIN_OVERLAPPING = 20
+# Orders in which no edit moves a run.
+FIXED_ORDERS = frozenset({"created_at", "createdAt"})
 
 log = logging.getLogger("wb_ops")
 
 # Told the id of a run that the server cannot list, and why.
 OnBroken = Callable[[str, CommError], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """The last run of a page, the cursor after it, and the one before it."""
+
+    cursor: str | None
+    before: str | None
+    name: str
 
 
 @dataclass(slots=True)
@@ -35,7 +44,7 @@ class Listing:
         counts: the server's count of matching runs, of each page.
         on_broken: told each run that is skipped.
         listed: ids of the runs that an earlier reading gave: they are not left out.
-        has_moved: a page began with a run that is new: others before it may have been passed over.
+        has_moved: a page did not begin where the one before ended: runs may have been passed over.
     """
 
     path: str
@@ -50,26 +59,28 @@ class Listing:
     broken: dict[str, CommError] = field(default_factory=dict)
     _broken_in_a_row: int = 0
     _given: set[str] = field(default_factory=set)
-    _tail: list[dict[str, Any]] = field(default_factory=list)
+    _end: _End | None = None
 
     def fetch(self, cursor: str | None, size: int) -> Connection:
-        """Fetch a page of `size` runs; the first may be the last one of the page before."""
-        overlaps = size >= MIN_OVERLAPPING and len(self._tail) == 2
-        overlaps = overlaps and cursor == self._tail[1].get("cursor")
-        after = self._tail[0].get("cursor") if overlaps else cursor
-        operation = self.operation("Runs", RUNS, **self.asked, cursor=after, perPage=size)
+        """Fetch a page of `size` runs, after the last one of the page before where that is known.
+
+        A page of one run is to tell whether this one can be read, so it holds no other.
+        """
+        end = self._end if size > 1 and self._end and self._end.cursor == cursor else None
+        after, most = (end.before, min(size + 1, MAX_PAGE_SIZE)) if end else (cursor, size)
+        operation = self.operation("Runs", RUNS, **self.asked, cursor=after, perPage=most)
         project = self.fetch_project(operation, prefers_smaller if size > 1 else None)
         self.counts.append(int(project.get("runCount") or 0))
         connection: Connection = project.get("runs") or {}
         if connection.get("edges"):
             self.has_read, self._broken_in_a_row = True, 0
-        self._take(connection, overlaps=overlaps)
+        self._take(connection, after, end)
         return connection
 
     def skip(self, cursor: str | None, error: CommError) -> Connection:
         """Find out which run comes after the cursor, report it, and give the place after it."""
         self._broken_in_a_row += 1
-        self._tail = []
+        self._end = None
         if self._broken_in_a_row > MAX_BROKEN_IN_A_ROW:
             raise error
         operation = self.operation("RunNames", RUN_NAMES, **self.asked, cursor=cursor, perPage=1)
@@ -85,13 +96,25 @@ class Listing:
         if self.broken and not self.has_read:
             raise next(iter(self.broken.values()))
 
-    def _take(self, connection: Connection, *, overlaps: bool) -> None:
+    def _take(self, connection: Connection, after: str | None, end: _End | None) -> None:
         """Cursors may count positions: one run that goes and one that comes leave the count."""
         edges = [edge for edge in connection.get("edges") or [] if edge and edge.get("node")]
         names = [edge["node"]["name"] for edge in edges]
-        self.has_moved |= overlaps and bool(names) and names[0] not in self._given
+        if end is not None and names:
+            self.has_moved |= names[0] not in self._known_before(end)
         self._given.update(names)
-        self._tail = edges[-2:]
+        self._end = None
+        if edges:
+            before = edges[-2].get("cursor") if len(edges) > 1 else after
+            self._end = _End(edges[-1].get("cursor"), before, names[-1])
+
+    def _known_before(self, end: _End) -> Set[str]:
+        """What a page may begin with that follows this end and passes over nothing.
+
+        A run that is new in front moves all others on. So does one that an edit moves there, but
+        then it may be one that was not read yet.
+        """
+        return self._given if self.asked["order"].lstrip("+-") in FIXED_ORDERS else {end.name}
 
     def _report(self, run_id: str, error: CommError) -> None:
         log.warning("%s/%s cannot be listed and is left out: %s", self.path, run_id, error)
