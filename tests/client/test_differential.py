@@ -6,128 +6,26 @@ test_sdk_defects.py.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
 import pytest
+from messy_projects import RUNS, STATES, messy_runs, writable_run
 
 from wb_ops import Api, Run
 from wb_ops.client.sweeps import Sweep
 from wb_ops.devserver import DevServer
 
-RUNS = 200
-SEED = 31
-STATES = (
-    "finished",
-    "running",
-    "failed",
-    "crashed",
-    "killed",
-    "preempting",
-    "preempted",
-    "pending",
-)
-TEXTS = (
-    "plain",
-    "grüße 🚀",
-    "tab\there",
-    "line\nbreak",
-    "\x00\x01\x1f",
-    "\ud800",
-    "NaN",
-    "",
-    "'\"\\",
-)
-NUMBERS = (
-    0, -1, 2**53 + 1, -(2**62), 0.1, 1.0, 1e308, 5e-324, -0.0,
-    math.nan, math.inf, -math.inf, True, False, None,
-)  # fmt: skip
-KEYS = ("lr", "a/b", "a.b", "größe", "with space", "value", "desc", "Loss", "_private", "x" * 80)
-HISTOGRAM = {"_type": "histogram", "values": [1, 2, 3], "bins": [0.0, 0.5, 1.0, 1.5]}
-IMAGE = {"_type": "image-file", "path": "media/images/x_0.png", "size": 12, "width": 1, "height": 1}
-
-
-def value(rng: random.Random, depth: int = 2) -> Any:
-    kind = rng.random()
-    if depth and kind < 0.15:
-        return {rng.choice(KEYS): value(rng, depth - 1) for _ in range(rng.randrange(3))}
-    if depth and kind < 0.25:
-        return [value(rng, depth - 1) for _ in range(rng.randrange(3))]
-    if kind < 0.3:
-        return rng.choice((HISTOGRAM, IMAGE))
-    return rng.choice(TEXTS) if kind < 0.55 else rng.choice(NUMBERS)
-
-
-def document(rng: random.Random) -> dict[str, Any]:
-    return {key: value(rng) for key in rng.sample(KEYS, rng.randrange(len(KEYS)))}
-
-
-def raw_config(rng: random.Random) -> str:
-    members: dict[str, Any] = {"_wandb": {"value": {"t": {"1": [1]}, "python_version": "3.11"}}}
-    for key, content in document(rng).items():
-        is_bare = rng.random() < 0.1 and not (isinstance(content, dict) and "value" in content)
-        members[key] = content if is_bare else {"value": content, "desc": None}
-    text = json.dumps(members)
-    # A raw control character inside a string, as programs log it.
-    return text.replace('"plain"', '"pl\tain"') if rng.random() < 0.2 else text
-
-
-def history(rng: random.Random) -> list[dict[str, Any]]:
-    step = rng.choice((0, 0, 7, 10**9))
-    kinds = {key: rng.choice(("float", "int", "text", "bool", "media")) for key in KEYS[:5]}
-    rows = []
-    for _ in range(rng.choice((0, 1, 12, 25))):
-        row: dict[str, Any] = {"_step": step, "_timestamp": 1.7e9 + step / 7, "_runtime": step / 7}
-        row |= {key: cell(rng, kind) for key, kind in kinds.items() if rng.random() < 0.7}
-        rows.append(row)
-        step += rng.choice((1, 1, 1, 3, 900))
-    return rows
-
-
-def cell(rng: random.Random, kind: str) -> Any:
-    if kind == "float":
-        return rng.choice((0.1, 1.0, -2.5, 1e300, math.nan, math.inf, -math.inf))
-    if kind == "int":
-        return rng.choice((0, -5, 2**31, 2**53 - 1))
-    if kind == "text":
-        return rng.choice(("plain", "grüße 🚀", "NaN", "line\nbreak"))
-    return rng.random() < 0.5 if kind == "bool" else HISTOGRAM
-
-
-def messy_run(rng: random.Random, index: int) -> dict[str, Any]:
-    words = [text for text in TEXTS if "\ud800" not in text and "\x00" not in text]
-    rows = history(rng)
-    state = STATES[index % len(STATES)]
-    return {
-        "entity": "ann", "project": "messy", "run_id": f"r{index:03}.x-{rng.randrange(99)}",
-        "state": state, "display_name": rng.choice([*words, None]),
-        "user": rng.choice(("ann", "bö")),
-        "raw_config": raw_config(rng), "summary": json.dumps(document(rng)),
-        "system_metrics": json.dumps(document(rng)), "tags": rng.sample(words, rng.randrange(4)),
-        "notes": rng.choice([*words, None]), "description": rng.choice((None, "about", "")),
-        "group": rng.choice((None, "g 1", "grüppe")), "job_type": rng.choice((None, "train")),
-        "commit": rng.choice((None, "0123abc")), "sweep": rng.choice((None, "sw0", "sw1")),
-        "read_only": rng.random() < 0.1, "history": rows,
-        "parquet": rng.choice(("auto", "auto", "off")) if state != "running" else "auto",
-        "created_at": f"2026-01-01T00:{index // 60:02}:{index % 60:02}.{index:03}000",
-        "heartbeat_at": "2026-02-01T12:00:00",
-        "events": [{"system.cpu": i / 3, "_timestamp": i} for i in range(index % 3)],
-        "files": {
-            "wandb-metadata.json": json.dumps({"os": rng.choice(TEXTS), "gpu": index}),
-            "media/images/grüße 1.png": bytes(range(256)) * (index % 3),
-            "out.json": "{}",
-        } if index % 4 else {},
-    }  # fmt: skip
+WRITTEN = 40
 
 
 @pytest.fixture(scope="module")
 def messy() -> Iterator[DevServer]:
-    rng = random.Random(SEED)
     with DevServer(parquet_rows_per_file=10) as server:
         for name, goal in (("sw0", "minimize"), ("sw1", "maximize")):
             config = {"method": "random", "name": f"sweep {name}", "parameters": {"lr": {"min": 0}}}
@@ -135,17 +33,64 @@ def messy() -> Iterator[DevServer]:
             server.seed_sweep(
                 entity="ann", project="messy", sweep_id=name, config={**config, **metric}
             )
-        server.seed_runs(messy_run(rng, index) for index in range(RUNS))
+        server.seed_runs(messy_runs())
         yield server
 
 
+# What both do to a run; the name says which of them did.
+EDITING = """
+def edit(run, index):
+    if index % 2:
+        run.summary.update({"new": index / 3, "big": 2**53 + 1, "deep": {"x": [1, 2.5], "y": None}})
+    if index % 3 == 0:
+        run.summary["Loss"] = "grüße"
+        run.summary.update()
+    if index % 4 == 0 and "value" in run.summary.keys():
+        del run.summary["value"]
+        run.summary.update()
+    run.config["added"] = {"value": [index, 1e-7, {"desc": True}]}
+    run.config.pop("lr", None)
+    run.tags.append("seen")
+    if index % 2 == 0:
+        run.notes, run.name = f"note {index}", f"name {index}"
+    if index % 5 == 0:
+        run.group, run.job_type, run.description = f"group {index}", "evaluate", "described"
+    run.update()
+def facts(run):
+    return [dict(run.config), run.rawconfig, run.summary._json_dict, run.tags, run.notes, run.name,
+            run.group, run.job_type, run.description]
+"""
+
+
+@pytest.fixture(scope="module")
+def ours(messy: DevServer) -> Iterator[Api]:
+    with Api({"base_url": messy.url}, api_key=messy.api_key) as api:
+        yield api
+
+
+@pytest.fixture(scope="module")
+def both(messy: DevServer, ours: Api) -> dict[str, Any]:
+    """Two projects alike; one of them was written to by us. Gives what EDITING defines."""
+    defined: dict[str, Any] = {}
+    exec(EDITING, defined)
+    for project in ("mine", "theirs"):
+        messy.seed_runs(writable_run(index, project) for index in range(WRITTEN))
+    for index in range(WRITTEN):
+        defined["edit"](ours.run(f"ann/mine/w{index}"), index)
+    return defined
+
+
 READING = """
+import hashlib
 from concurrent.futures import ThreadPoolExecutor
 api = wandb.Api()
 def first(found):
     return found and found.id
 def is_tenth(run_id):
     return run_id[3] == "0"
+def digests(run):
+    opened = [(f.name, f.download(root="copies/" + run.id)) for f in run.files()]
+    return {name: hashlib.sha256(open(f.name, "rb").read()).hexdigest() for name, f in opened}
 def sweep_of(sweep):
     return sweep and [sweep.id, sweep.name, sweep.entity, sweep.project, sweep.path, sweep.url,
                       sweep.state, sweep.config, sweep.order, sweep.method, sweep.description,
@@ -170,6 +115,17 @@ def read(run):
         "system": run.history(stream="system", pandas=False),
         "frame": list(run.history(samples=9).columns) if is_tenth(run.id) else None,
         "scan": list(run.scan_history(**steps)),
+        "x axis": run.history(samples=9, keys=["lr"], x_axis="_runtime", pandas=False),
+        "bytes": digests(run) if is_tenth(run.id) else None,
+        **({} if run.id[3] not in "05" else scans(run)),
+    }
+def scans(run):
+    stop = max(1, run.lastHistoryStep)
+    steps = {"page_size": 500, "min_step": max(0, stop - 1800), "max_step": stop}
+    return {
+        "window": list(run.scan_history(**steps)),
+        "window of keys": list(run.scan_history(keys=["lr", "a/b"], **steps)),
+        "narrow": list(run.scan_history(min_step=max(0, stop - 3), page_size=1)),
     }
 runs = api.runs("ann/messy", order="+created_at", per_page=70)
 result["count"] = len(runs)
@@ -198,18 +154,19 @@ result["best"] = [first(sweep.best_run("+config.lr.value")) for sweep in sweeps]
 with ThreadPoolExecutor(10) as pool:
     found = pool.map(lambda id: read(api.run("ann/messy/" + id)), result["ids"])
     result["runs"] = dict(zip(result["ids"], found))
+def write(index):
+    edit(api.run(f"ann/theirs/w{index}"), index)
+with ThreadPoolExecutor(10) as pool:
+    list(pool.map(write, range(WRITTEN)))
+fresh = wandb.Api()
+result["written"] = {name: [facts(fresh.run(f"ann/{name}/w{at}")) for at in range(WRITTEN)]
+                     for name in ("mine", "theirs")}
 """
 
 
 @pytest.fixture(scope="module")
-def sdk(messy: DevServer, run_sdk: Callable[[DevServer, str], Any]) -> Any:
-    return run_sdk(messy, READING)
-
-
-@pytest.fixture(scope="module")
-def ours(messy: DevServer) -> Iterator[Api]:
-    with Api({"base_url": messy.url}, api_key=messy.api_key) as api:
-        yield api
+def sdk(messy: DevServer, both: Any, run_sdk: Callable[[DevServer, str], Any]) -> Any:
+    return run_sdk(messy, f"WRITTEN = {WRITTEN}\n" + EDITING + READING)
 
 
 @pytest.fixture(scope="module")
@@ -243,6 +200,19 @@ def is_tenth(run_id: str) -> bool:
     return run_id[3] == "0"
 
 
+def digests(run: Run) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read()).hexdigest() for file in run.files()}
+
+
+def window(run: Run, width: int = 1800, **chosen: Any) -> list[dict[str, Any]] | None:
+    """Some of the last rows, of each fifth run."""
+    stop = max(1, run.lastHistoryStep)
+    first = max(0, stop - width)
+    stops = {} if width == 3 else {"max_step": stop}
+    rows = run.scan_history(page_size=500, min_step=first, **stops, **chosen)
+    return list(rows) if run.id[3] in "05" else None
+
+
 def naive(moment: datetime | None) -> str:
     assert moment is not None
     assert moment.utcoffset() is not None
@@ -269,6 +239,11 @@ ASPECTS: dict[str, Callable[[Run], Any]] = {
     "system": lambda run: run.history(stream="system", pandas=False),
     "frame": lambda run: list(run.history(samples=9).columns) if is_tenth(run.id) else None,
     "scan": lambda run: list(run.scan_history()),
+    "x axis": lambda run: run.history(samples=9, keys=["lr"], x_axis="_runtime", pandas=False),
+    "bytes": lambda run: digests(run) if is_tenth(run.id) else None,
+    "window": lambda run: window(run),
+    "window of keys": lambda run: window(run, keys=["lr", "a/b"], require="all"),
+    "narrow": lambda run: window(run, width=3),
 }  # fmt: skip
 
 
@@ -277,18 +252,37 @@ def exact(value: Any) -> str:
     return json.dumps(value, sort_keys=True)
 
 
-def as_logged(rows: list[dict[str, Any]]) -> list[Any]:
-    """Rows without cells that were not logged, and whole floats as such: the SDK keeps neither."""
+def as_logged(rows: list[dict[str, Any]] | None) -> list[Any] | None:
+    """Rows without cells that were not logged, whole floats as integers: the SDK keeps neither."""
+    if rows is None:
+        return None
     logged = [{key: cell for key, cell in row.items() if cell is not None} for row in rows]
-    return [floats(row) for row in logged]
+    return [whole(row) for row in logged]
 
 
-def floats(cell: Any) -> Any:
+def whole(cell: Any) -> Any:
     if isinstance(cell, dict):
-        return {key: floats(member) for key, member in cell.items()}
+        return {key: whole(member) for key, member in cell.items()}
     if isinstance(cell, list):
-        return [floats(member) for member in cell]
-    return float(cell) if isinstance(cell, int) and not isinstance(cell, bool) else cell
+        return [whole(member) for member in cell]
+    return int(cell) if isinstance(cell, float) and cell.is_integer() else cell
+
+
+def with_both(rows: list[dict[str, Any]] | None) -> list[Any] | None:
+    """The rows that hold both keys, with numbers as the SDK gives those of live rows."""
+    both = [row for row in as_logged(rows) or [] if {"lr", "a/b"} <= row.keys()]
+    return [{key: rounded(cell) for key, cell in row.items()} for row in both]
+
+
+def rounded(cell: Any) -> Any:
+    if isinstance(cell, float) and not math.isfinite(cell):
+        return "NaN" if math.isnan(cell) else "Infinity" if cell > 0 else "-Infinity"
+    return int(float(cell)) if type(cell) is int else cell
+
+
+COMPARED: dict[str, Callable[[Any], Any]] = {
+    "scan": as_logged, "window": as_logged, "narrow": as_logged, "window of keys": with_both,
+}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -296,13 +290,39 @@ def floats(cell: Any) -> Any:
 def test_every_run_is_the_same(runs: list[Run], sdk: Any, aspect: str):
     with ThreadPoolExecutor(10) as pool:
         found = zip(runs, pool.map(ASPECTS[aspect], runs), strict=True)
-    compared = as_logged if aspect == "scan" else exact
+    compared = COMPARED.get(aspect, exact)
     differing = {
         run.id: (mine, theirs)
         for run, mine in found
-        if exact(compared(mine)) != exact(compared(theirs := sdk["runs"][run.id][aspect]))
+        if exact(compared(mine)) != exact(compared(theirs := sdk["runs"][run.id].get(aspect)))
     }
     assert not differing
+
+
+@pytest.mark.slow
+def test_rows_are_those_that_were_logged(runs: list[Run]):
+    """Also where the SDK cannot tell: an integer is one, and a whole float is none."""
+    logged = {run["run_id"]: run["history"] for run in messy_runs()}
+    with ThreadPoolExecutor(10) as pool:
+        found = pool.map(lambda run: list(run.scan_history()), runs)
+    differing = [
+        run.id
+        for run, rows in zip(runs, found, strict=True)
+        if exact(rows) != exact(logged[run.id])
+    ]
+    assert not differing
+
+
+@pytest.mark.slow
+def test_what_either_writes_is_the_same_for_both(ours: Api, both: Any, sdk: Any):
+    for index in range(WRITTEN):
+        mine, theirs = (
+            both["facts"](ours.run(f"ann/{name}/w{index}")) for name in ("mine", "theirs")
+        )
+        assert "added" in mine[0]
+        assert exact(mine) == exact(theirs)
+        assert exact(mine) == exact(sdk["written"]["mine"][index])
+        assert exact(mine) == exact(sdk["written"]["theirs"][index])
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -38,6 +39,8 @@ result["exported"], result["live"] = [list(api.run("ann/rows/" + name).scan_hist
                                       for name in ("exported", "live")]
 result["half"] = [row["_step"] for row in api.run("ann/rows/half").scan_history()]
 result["keys"] = list(api.run("ann/rows/exported").scan_history(keys=["loss"]))
+numbers = api.run("ann/numbers/live")
+result["numbers"] = [list(numbers.scan_history()), list(numbers.scan_history(keys=["n", "x"]))]
 result["url"] = attempt(lambda: api.run("https://wandb.ai/ann/one/runs/r%201").id)
 result["best"] = api.sweep("ann/rows/sw").best_run().id
 result["missing file"] = [run.file("nothing.txt").name, run.file("nothing.txt").size]
@@ -84,6 +87,8 @@ def server() -> Iterator[DevServer]:
                 "ann", "rows", name, history=ROWS, parquet=parquet, sweep="sw",
                 summary={} if name == "live" else {"loss": len(name)},
             )  # fmt: skip
+        special = [{"_step": 0, "n": 2**53 + 1, "x": math.nan}]
+        server.seed_run("ann", "numbers", "live", history=special, parquet="off")
         server.seed_run("ann", "written", "r1", summary={"loss": 1}, notes="old")
         yield server
 
@@ -174,6 +179,15 @@ def test_keys_leave_out_the_rows_without_them(api: Api, sdk: Any):
     assert {"_step": 2, "loss": None} in sdk["keys"]
     steps = [row["_step"] for row in api.run("ann/rows/exported").scan_history(keys=["loss"])]
     assert steps == [0, 1, 3]
+
+
+def test_keys_leave_numbers_as_they_are(api: Api, sdk: Any):
+    whole, keyed = sdk["numbers"]
+    assert whole[0]["n"] == 2**53 + 1
+    assert keyed == [{"_step": 0, "n": 2**53, "x": "NaN"}]
+    run = api.run("ann/numbers/live")
+    (row,) = run.scan_history(keys=["n", "x"])
+    assert (row["n"], repr(row["x"])) == (2**53 + 1, "nan")
 
 
 def test_the_address_of_a_page_is_a_path(api: Api, sdk: Any):
