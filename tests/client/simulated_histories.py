@@ -32,9 +32,11 @@ KINDS = {
     "float": FLOATS, "number": (1, 0.5, 3, -7, 2.0), "int": INTS, "text": TEXTS,
     "bool": (True, False), "histogram": HISTOGRAMS, "image": (IMAGE,), "list": LISTS,
     "float list": FLOAT_LISTS, "unsigned": UNSIGNED,
+    # Beside a number, a text "NaN" of the same key would be one too.
+    "word": TEXTS[:2],
 }  # fmt: skip
 # Of a key of such a kind one file holds integers and another one something else.
-CHANGING = {"mixed": ("int", "float", "text", "bool", "histogram"), "wide": ("int", "float")}
+CHANGING = {"mixed": ("int", "float", "word", "bool", "histogram"), "wide": ("int", "float")}
 # Where numbers of both kinds are logged, a whole float may be read as an integer is.
 LOOSE = {"number", "mixed", "wide"}
 NAMES = ("x", "Loss", "loss/val", "größe", "with space", "_private", "n.a", "n.b", "q" * 70)

@@ -332,13 +332,19 @@ class TestWrites:
         run.update()
         assert api.run("ann/trials/r1").config == {"lr": 2}
 
-    def test_what_is_read_back_is_no_document(self, server: DevServer, api: Api):
+    @pytest.mark.parametrize("deletes", [False, True])
+    def test_what_is_read_back_is_no_document(self, server: DevServer, api: Api, deletes: bool):
         broken = {"name": "r1", "id": "x", "summaryMetrics": "[", "config": "{}"}
         page = {"edges": [{"node": broken}], "pageInfo": {"hasNextPage": False}}
         body = json.dumps({"data": {"project": {"runCount": 1, "runs": page}}})
         server.faults.add(Fault(Matcher(operation="Runs"), Responder(status=200, body=body)))
-        with pytest.raises(OutcomeUnknown, match="mine"):
-            api.run("ann/trials/r1").summary.update({"mine": 1})
+        run = api.run("ann/trials/r1")
+        if deletes:
+            del run.summary["a"]
+        else:
+            run.summary["mine"] = 1
+        with pytest.raises(OutcomeUnknown, match=r"what was written: (a|mine)"):
+            run.summary.update()
 
     def test_what_was_written_may_no_longer_be_read(self, server: DevServer, api: Api):
         server.faults.add(Fault(Matcher(operation="Runs"), Responder.error(403)))

@@ -220,11 +220,13 @@ def _member(text: str, there: str | None) -> str:
 def _written(change: Change, node: dict[str, Any] | None) -> Written:
     if node is None:
         return Written(change.run_id, None)
+    in_summary = (*change.summary, *change.removed)
+    in_config = (*change.config, *change.exact_config, *change.removed_config)
     try:
-        summary = split_members(node.get("summaryMetrics"))
-        config = split_members(node.get("config"))
+        summary = split_members(node.get("summaryMetrics")) if in_summary else {}
+        config = split_members(node.get("config")) if in_config else {}
     except MalformedResponse:
-        return Written(change.run_id, node, (*change.summary, *change.config))
+        return Written(change.run_id, node, (*in_summary, *in_config))
     wrong = [
         *_differing(change.summary, summary),
         *(name for name in change.removed if name in summary),
