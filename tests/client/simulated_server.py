@@ -27,7 +27,7 @@ class Refusal(Exception):
 
 def page_of(world: World, asked: dict[str, Any], *, is_light: bool) -> dict[str, Any]:
     """A page of a listing, in the order and by the cursors of this world."""
-    order, size = asked["order"], asked["perPage"]
+    order, size = asked["order"], min(asked["perPage"], world.longest_page)
     listed = world.listed(order, json.loads(asked["filters"]).get("name", {}).get("$in"))
     start = world.place_after(asked["cursor"], order, listed)
     chosen = listed[start : start + size]

@@ -123,6 +123,7 @@ class World:
     has_parquet: bool = True
     takes_many: bool = True
     is_inclusive: bool = False
+    longest_page: int = 1000
     violations: list[str] = field(default_factory=list)
     injected: Counter[str] = field(default_factory=Counter)
     requests: int = 0

@@ -80,6 +80,14 @@ def test_a_poison_run_costs_few_requests(listing: Any):
     assert world.requests < 60
 
 
+@pytest.mark.parametrize("longest", [1, 2])
+def test_a_server_may_cut_pages_shorter_than_they_are_asked_for(listing: Any, longest: int):
+    runs, world = listing(set(), -9)
+    world.longest_page = longest
+    assert [run.id for run in runs] == [f"r{n}" for n in range(30)]
+    assert world.requests <= 59
+
+
 def test_a_project_of_which_nothing_can_be_read_is_an_error(listing: Any):
     runs, _ = listing({0}, -4, 1)
     with pytest.raises(ServerUnavailable):

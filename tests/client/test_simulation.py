@@ -103,6 +103,7 @@ def people_project(world: World) -> None:
     rng = world.rng
     world.cursor_kind = rng.choice(["keyset", "positions"])
     world.has_stable_cursors = rng.random() < 0.7
+    world.longest_page = rng.choice([1000, 1000, 1000, 1, 2, 5])
     for index in range(rng.randint(1, 60)):
         run = SimulatedRun(f"r{index}", [f"r{index} v0"])
         run.is_poison = rng.random() < world.fault_rate / 10

@@ -67,14 +67,23 @@ class Listing:
         A page of one run is to tell whether this one can be read, so it holds no other.
         """
         end = self._end if size > 1 and self._end and self._end.cursor == cursor else None
-        after, most = (end.before, min(size + 1, MAX_PAGE_SIZE)) if end else (cursor, size)
-        operation = self.operation("Runs", RUNS, **self.asked, cursor=after, perPage=most)
+        if end is None:
+            return self._ask(cursor, size)
+        connection = self._ask(end.before, min(size + 1, MAX_PAGE_SIZE), end)
+        has_next = (connection.get("pageInfo") or {}).get("hasNextPage")
+        if has_next and [edge["node"]["name"] for edge in _edges(connection)] == [end.name]:
+            # The server cuts pages shorter than that: the next run comes alone.
+            return self._ask(cursor, size)
+        return connection
+
+    def _ask(self, after: str | None, size: int, end: _End | None = None) -> Connection:
+        operation = self.operation("Runs", RUNS, **self.asked, cursor=after, perPage=size)
         project = self.fetch_project(operation, prefers_smaller if size > 1 else None)
         self.counts.append(int(project.get("runCount") or 0))
         connection: Connection = project.get("runs") or {}
         if connection.get("edges"):
             self.has_read, self._broken_in_a_row = True, 0
-        self._take(connection, after, end)
+        self._take(connection, after, size, end)
         return connection
 
     def skip(self, cursor: str | None, error: CommError) -> Connection:
@@ -96,15 +105,15 @@ class Listing:
         if self.broken and not self.has_read:
             raise next(iter(self.broken.values()))
 
-    def _take(self, connection: Connection, after: str | None, end: _End | None) -> None:
+    def _take(self, connection: Connection, after: str | None, size: int, end: _End | None) -> None:
         """Cursors may count positions: one run that goes and one that comes leave the count."""
-        edges = [edge for edge in connection.get("edges") or [] if edge and edge.get("node")]
+        edges = _edges(connection)
         names = [edge["node"]["name"] for edge in edges]
         if end is not None and names:
             self.has_moved |= names[0] not in self._known_before(end)
         self._given.update(names)
         self._end = None
-        if edges:
+        if len(edges) > 1 or (edges and size == 1):
             before = edges[-2].get("cursor") if len(edges) > 1 else after
             self._end = _End(edges[-1].get("cursor"), before, names[-1])
 
@@ -121,3 +130,7 @@ class Listing:
         self.broken[run_id] = error
         if self.on_broken is not None:
             self.on_broken(run_id, error)
+
+
+def _edges(connection: Connection) -> list[dict[str, Any]]:
+    return [edge for edge in connection.get("edges") or [] if edge and edge.get("node")]

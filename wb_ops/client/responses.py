@@ -148,6 +148,17 @@ def status_error(response: Response, facts: Facts, *, is_write: bool = False) ->
     return cls(f"{what}: HTTP {status}. {text} {_REMEDIES.get(cls, '')}".strip(), **facts)
 
 
+def check_download(response: Response, facts: Facts) -> None:
+    """Raise what an answer means that is not the file that was asked for."""
+    if response.status == 200:
+        return
+    facts = {**facts, "http_status": response.status}
+    if not response.is_ours and response.status in (400, 401, 403):
+        # W&B redirected to a signature that the storage refuses; the next one may be good.
+        raise ServerUnavailable(f"{facts.get('path')}: the storage refuses W&B's address.", **facts)
+    raise status_error(response, facts)
+
+
 def missing(kind: str, facts: Facts) -> NotFound:
     """The error for a null project or run in a 200."""
     return NotFound(f"No such {kind}: {facts.get('path')}. {_REMEDIES[NotFound]}", **facts)

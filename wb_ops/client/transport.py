@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain, repeat
 from typing import Any
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
+from wb_ops.client.addresses import absolute, redirected
 from wb_ops.client.auth import WandbAuth
 from wb_ops.client.credentials import credential_of
 from wb_ops.client.downloads import Sink, WholeFile, Writable
 from wb_ops.client.failures import hide_queries_in_logs, mapped
 from wb_ops.client.operations import Operation
 from wb_ops.client.pacing import RequestBudget, shared_budget
-from wb_ops.client.responses import Response, read_graphql, read_token, status_error
+from wb_ops.client.responses import Response, check_download, read_graphql, read_token
 from wb_ops.client.retries import GivesUp, Retries
 from wb_ops.client.traffic import Traffic
 from wb_ops.client.wire import Wire
@@ -25,7 +26,6 @@ from wb_ops.errors import (
     InvalidRequest,
     MalformedResponse,
     RateLimited,
-    ServerUnavailable,
 )
 from wb_ops.settings import Settings
 
@@ -151,7 +151,7 @@ class Transport:
         `check` raises if what came is not what was wanted: then it is asked for again.
         """
         facts: Facts = {"operation": "download", "path": path}
-        is_signed = not self._auth.is_ours(self._absolute(url, facts))
+        is_signed = not self._auth.is_ours(absolute(self.settings.base_url, url, facts))
 
         def attempt() -> bool:
             response = self._send("GET", url, facts, sink=sink, headers=headers)
@@ -159,7 +159,7 @@ class Transport:
             if is_signed and is_refused:
                 return False
             if not sink.takes(response.status):
-                _check_download(response, facts)
+                check_download(response, facts)
             if check is not None:
                 check()
             return True
@@ -195,7 +195,7 @@ class Transport:
         may_wait: bool = True,
     ) -> Response:
         max_wait_s = self.settings.max_wait_s if may_wait else 0.0
-        url = self._absolute(url, facts)
+        url = absolute(self.settings.base_url, url, facts)
         for _ in range(MAX_REDIRECTS):
             budget = self._budget_of(url)
             with self._turn(budget, facts, max_wait_s), mapped(facts, is_write=is_write):
@@ -205,7 +205,7 @@ class Transport:
                 budget.observe(response.status, response.headers)
             if response.status not in (301, 302, 303, 307, 308):
                 return response
-            url = self._redirected(method, url, response, facts)
+            url = redirected(self.settings.base_url, method, url, response, facts)
         raise InvalidRequest(f"More than {MAX_REDIRECTS} redirects.", **facts)
 
     def _budget_of(self, url: str) -> RequestBudget:
@@ -236,42 +236,7 @@ class Transport:
         if waited_s:
             self.traffic.add(waited_s=waited_s)
 
-    def _absolute(self, url: str, facts: Facts) -> str:
-        """The whole address of a file; what a server gives as one may be none."""
-        _check_address(url, facts)
-        return self.settings.base_url + url if url.startswith("/") else url
-
-    def _redirected(self, method: str, url: str, response: Response, facts: Facts) -> str:
-        location = response.headers.get("Location", "")
-        _check_address(location, facts)
-        target = urljoin(url, location)
-        parts = urlsplit(target)
-        if method != "GET" or parts.scheme not in ("http", "https"):
-            raise InvalidRequest(
-                f"{self.settings.base_url} redirects to {parts.scheme}://{parts.netloc}: "
-                "set base_url to W&B's API itself.",
-                **facts,
-            )
-        return target
-
     def _mask(self, text: str) -> str:
         for secret in self._credential.secrets:
             text = text.replace(secret, "***")
         return text
-
-
-def _check_address(url: str, facts: Facts) -> None:
-    try:
-        _ = urlsplit(url).port
-    except ValueError:
-        raise MalformedResponse("The server gives an address that is none.", **facts) from None
-
-
-def _check_download(response: Response, facts: Facts) -> None:
-    if response.status == 200:
-        return
-    facts = {**facts, "http_status": response.status}
-    if not response.is_ours and response.status in (400, 401, 403):
-        # W&B redirected to a signature that the storage refuses; the next one may be good.
-        raise ServerUnavailable(f"{facts.get('path')}: the storage refuses W&B's address.", **facts)
-    raise status_error(response, facts)

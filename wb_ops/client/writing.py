@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from wb_ops.client.changes import Change, inputs_of, merged_tags, wrapped
 from wb_ops.client.comparison import holds
-from wb_ops.client.documents import splice, split_members
-from wb_ops.client.operations import Operation, runs_by_id, upsert_buckets
+from wb_ops.client.documents import split_members
+from wb_ops.client.mutations import upsert_buckets
+from wb_ops.client.operations import Operation, runs_by_id
 from wb_ops.client.source import RunSource
 from wb_ops.client.transport import Transport
 from wb_ops.errors import (
@@ -18,35 +20,23 @@ from wb_ops.errors import (
     MalformedResponse,
     NotFound,
     OutcomeUnknown,
-    PermissionDenied,
 )
-from wb_ops.tables.runs import OPEN_STATES
+
+__all__ = [
+    "Change",
+    "Written",
+    "check_watching",
+    "read_runs",
+    "replaced_by",
+    "send_changes",
+    "write_changes",
+    "write_run",
+]
 
 log = logging.getLogger("wb_ops")
 
 # The field that is sent -> the field that is read back.
 _READ_NAMES = {"groupName": "group"}
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """What to change of one run. Values of `summary` and `config` are JSON texts.
-
-    `exact_config` holds whole members of the config as the server stores them, with value and
-    description. Tags are a set to which others add too: only what is added and removed is given.
-    Without `include_running`, a run that still runs is not written to.
-    """
-
-    run_id: str
-    summary: Mapping[str, str] = field(default_factory=dict)
-    removed: frozenset[str] = frozenset()
-    config: Mapping[str, str] = field(default_factory=dict)
-    exact_config: Mapping[str, str] = field(default_factory=dict)
-    removed_config: frozenset[str] = frozenset()
-    added_tags: tuple[str, ...] = ()
-    removed_tags: frozenset[str] = frozenset()
-    include_running: bool = True
-    fields: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +92,33 @@ def write_changes(
     ]
 
 
+def write_run(source: RunSource, change: Change) -> dict[str, Any]:
+    """Read one run, write a change to it, and return it as read back; three requests.
+
+    Raises:
+        NotFound: the run was deleted meanwhile (retry: never).
+        OutcomeUnknown: what is read back is not what was written (retry: verify).
+        CommError: as `write_changes`.
+    """
+    fresh = {change.run_id: source.fetch_node(change.run_id)}
+    written = write_changes(source.transport, source, [change], fresh)[0]
+    path = f"{source.path}/{change.run_id}"
+    if written.error is not None:
+        raise OutcomeUnknown(
+            f"Run {path} cannot be read back: {written.error} Read it later and compare.",
+            path=path,
+        ) from written.error
+    if written.node is None:
+        raise NotFound(f"Run {path} was deleted while it was written to.", path=path)
+    if written.unverified:
+        raise OutcomeUnknown(
+            f"Run {path} does not hold what was written: {', '.join(written.unverified)}. "
+            "Another writer may have changed it; read it and decide.",
+            path=path,
+        )
+    return written.node
+
+
 def read_runs(source: RunSource, run_ids: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Return the newest state of a batch of runs; an id that does not exist is left out.
 
@@ -140,7 +157,7 @@ def send_changes(
     """
 
     def merge(nodes: Mapping[str, Mapping[str, Any]]) -> Operation:
-        inputs = [_input(change, nodes[change.run_id]) for change in changes]
+        inputs = [inputs_of(change, nodes[change.run_id]) for change in changes]
         return upsert_buckets(inputs, watch=watch)
 
     data = transport.execute_fresh(
@@ -181,42 +198,6 @@ def _fetch_all(source: RunSource, changes: Sequence[Change]) -> dict[str, dict[s
     return nodes
 
 
-def _input(change: Change, node: Mapping[str, Any]) -> dict[str, object]:
-    if node.get("readOnly"):
-        raise PermissionDenied(f"Run {change.run_id} is read-only for this key.")
-    if node.get("state") in OPEN_STATES and not change.include_running:
-        raise InvalidRequest(
-            f"Run {change.run_id} is {node['state']}: what it writes itself and this change would "
-            "replace each other. Wait for its end, or say update(..., include_running=True)."
-        )
-    inputs: dict[str, object] = {"id": node["id"], **change.fields}
-    if change.added_tags or change.removed_tags:
-        inputs["tags"] = _merged_tags(change, node)
-    if change.summary or change.removed:
-        inputs["summaryMetrics"] = splice(
-            node.get("summaryMetrics"), change.summary, change.removed
-        )
-    if change.config or change.exact_config or change.removed_config:
-        there = split_members(node.get("config"))
-        members = {**_wrapped(change.config, there), **change.exact_config}
-        inputs["config"] = splice(node.get("config"), members, change.removed_config)
-    return inputs
-
-
-def _wrapped(config: Mapping[str, str], there: Mapping[str, str]) -> dict[str, str]:
-    """Members as the server stores them: a description that is there stays."""
-    return {name: _member(text, there.get(name)) for name, text in config.items()}
-
-
-def _member(text: str, there: str | None) -> str:
-    try:
-        if "value" in split_members(there):
-            return splice(there, {"value": text})
-    except MalformedResponse:
-        log.debug("A member of a config is no object; it is replaced.")
-    return f'{{"value": {text}, "desc": null}}'
-
-
 def _written(change: Change, node: dict[str, Any] | None) -> Written:
     if node is None:
         return Written(change.run_id, None)
@@ -230,21 +211,16 @@ def _written(change: Change, node: dict[str, Any] | None) -> Written:
     wrong = [
         *_differing(change.summary, summary),
         *(name for name in change.removed if name in summary),
-        *_differing({**_wrapped(change.config, config), **change.exact_config}, config),
+        *_differing({**wrapped(change.config, config), **change.exact_config}, config),
         *(name for name in change.removed_config if name in config),
         *(
             name
             for name, value in change.fields.items()
             if not _same_field(value, node.get(_READ_NAMES.get(name, name)))
         ),
-        *(["tags"] if _merged_tags(change, node) != (node.get("tags") or []) else []),
+        *(["tags"] if merged_tags(change, node) != (node.get("tags") or []) else []),
     ]
     return Written(change.run_id, node, tuple(wrong))
-
-
-def _merged_tags(change: Change, node: Mapping[str, Any]) -> list[str]:
-    kept = [tag for tag in node.get("tags") or [] if tag not in change.removed_tags]
-    return kept + [tag for tag in change.added_tags if tag not in kept]
 
 
 def _same_field(sent: object, read: object) -> bool:
