@@ -95,6 +95,13 @@ class TestManyRuns:
         with pytest.raises(InvalidRequest, match="max_rows_in_flight=0"):
             scanned(api, max_rows_in_flight=0)
 
+    def test_keys_mean_what_they_mean_for_one_run(self, api: Api, many: list[str]):
+        run = api.run("ann/trials/r21")
+        with pytest.raises(InvalidRequest, match=r"keys='loss': give a list"):
+            api.scan_histories([run], keys="loss")
+        ((_, reader),) = api.scan_histories([run], keys=[])
+        assert rows_of(reader) == list(run.scan_history(keys=[])) == list(run.scan_history())
+
     def test_a_scan_can_be_left_early(self, api: Api, many: list[str]):
         scan = api.scan_histories(api.runs("ann/trials"))
         run, reader = next(scan)

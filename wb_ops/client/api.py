@@ -13,6 +13,7 @@ from wb_ops.client.operations import VIEWER, Operation
 from wb_ops.client.paths import item_path_parts, project_path_parts
 from wb_ops.client.projects import Project, list_projects
 from wb_ops.client.runs import Run, Runs
+from wb_ops.client.sampled import chosen_keys
 from wb_ops.client.scan import MAX_ROWS_IN_FLIGHT, scan_histories
 from wb_ops.client.selection import Require, Selection
 from wb_ops.client.source import RunSource
@@ -237,8 +238,7 @@ class Api:
         Raises:
             CommError: by the table in `errors`; also while a stream is read.
         """
-        chosen = None if keys is None else tuple(keys)
-        selection = Selection(chosen, min_step, max_step, require)
+        selection = Selection(chosen_keys(keys), min_step, max_step, require)
         return scan_histories(self._reader, runs, selection, max_rows_in_flight, on_error)
 
     @property

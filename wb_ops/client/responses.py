@@ -159,6 +159,20 @@ def check_download(response: Response, facts: Facts) -> None:
     raise status_error(response, facts)
 
 
+def listed(fields: Mapping[str, Any], name: str) -> list[Any]:
+    """Return a list in an answer; null and a missing one are empty.
+
+    Raises:
+        MalformedResponse: it is no list (retry: backoff).
+    """
+    value = fields.get(name)
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise MalformedResponse(f"The server gives no list for {name}.")
+    return value
+
+
 def missing(kind: str, facts: Facts) -> NotFound:
     """The error for a null project or run in a 200."""
     return NotFound(f"No such {kind}: {facts.get('path')}. {_REMEDIES[NotFound]}", **facts)

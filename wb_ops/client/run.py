@@ -94,7 +94,11 @@ class Run(RunHistory):
             text = self.file("wandb-metadata.json").read().decode("utf-8", "replace")
         except NotFound:
             return None
-        document = parse_json(text)
+        try:
+            document = parse_json(text)
+        except ValueError as exc:
+            path = "/".join(self.path)
+            raise MalformedResponse(f"The metadata of run {path} is no JSON.", exc) from exc
         return document if isinstance(document, dict) else None
 
     def file(self, name: str) -> File:

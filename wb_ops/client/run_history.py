@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from wb_ops.client.history import RawHistory, Require, Selection
 from wb_ops.client.run_fields import RunFields
-from wb_ops.client.sampled import require_list, sampled_history
+from wb_ops.client.sampled import chosen_keys, sampled_history
 from wb_ops.errors import IncompleteHistory, InvalidRequest
 from wb_ops.tables.runs import OPEN_STATES
 
@@ -44,7 +44,7 @@ class RunHistory(RunFields):
         if require_complete and self.state in OPEN_STATES:
             path = "/".join(self.path)
             raise IncompleteHistory(f"Run {path} is {self.state}: it may still log.", path=path)
-        selection = Selection(_keys(keys), min_step, max_step, require)
+        selection = Selection(chosen_keys(keys), min_step, max_step, require)
         with self._read(selection, require_complete=require_complete) as raw:
             return raw.select(raw.merged().table)
 
@@ -72,7 +72,7 @@ class RunHistory(RunFields):
         """
         if page_size < 1:
             raise InvalidRequest(f"page_size={page_size}: give 1 or more.")
-        selection = Selection(_keys(keys), min_step, max_step, require)
+        selection = Selection(chosen_keys(keys), min_step, max_step, require)
         return self._iter_rows(selection, page_size)
 
     def _iter_rows(self, selection: Selection, page_size: int) -> Iterator[dict[str, Any]]:
@@ -103,9 +103,3 @@ class RunHistory(RunFields):
         import pandas as pd
 
         return pd.DataFrame.from_records(rows)
-
-
-def _keys(keys: Sequence[str] | None) -> tuple[str, ...] | None:
-    """The keys that are asked for; none at all means all of them, as in W&B's SDK."""
-    require_list(keys)
-    return tuple(keys) if keys else None

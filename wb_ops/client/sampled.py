@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from wb_ops.client.operations import EVENTS, FULL_HISTORY, SAMPLED_HISTORY
+from wb_ops.client.responses import listed
 from wb_ops.client.source import RunSource
-from wb_ops.errors import InvalidRequest
+from wb_ops.errors import InvalidRequest, MalformedResponse
 from wb_ops.tables.values import parse_json
 
 
@@ -21,24 +22,40 @@ def sampled_history(
     stream: str,
 ) -> list[dict[str, Any]]:
     """Return rows that the server sampled; one request."""
-    require_list(keys)
-    if keys:
+    chosen = chosen_keys(keys)
+    if chosen:
         if stream != "default":
             raise InvalidRequest(f"keys cannot be chosen for stream {stream!r}: leave keys out.")
-        spec = {"keys": [x_axis, *(key for key in keys if key != x_axis)], "samples": samples}
+        spec = {"keys": [x_axis, *(key for key in chosen if key != x_axis)], "samples": samples}
         operation = source.operation(
             "RunSampledHistory", SAMPLED_HISTORY, name=run_id, specs=[json.dumps(spec)]
         )
-        return list((source.fetch_run_fields(operation).get("sampledHistory") or [[]])[0])
+        # One list for each spec.
+        return _rows(next(iter(listed(source.fetch_run_fields(operation), "sampledHistory")), []))
     name, document, field = "RunFullHistory", FULL_HISTORY, "history"
     if stream != "default":
         name, document, field = "RunEvents", EVENTS, "events"
     answer = source.fetch_run_fields(source.operation(name, document, name=run_id, samples=samples))
-    rows = [parse_json(row) if isinstance(row, str) else row for row in answer[field] or []]
-    return [row for row in rows if isinstance(row, dict)]
+    return _rows(listed(answer, field))
 
 
-def require_list(keys: Sequence[str] | None) -> None:
-    """Refuse a single text: it would be taken for a list of its letters."""
+def _rows(rows: object) -> list[dict[str, Any]]:
+    """The rows of an answer, whose members are objects or their JSON."""
+    try:
+        members = rows if isinstance(rows, list) else []
+        parsed = [parse_json(row) if isinstance(row, str) else row for row in members]
+    except ValueError as exc:
+        raise MalformedResponse("A row of a sampled history is no JSON.", exc) from exc
+    return [row for row in parsed if isinstance(row, dict)]
+
+
+def chosen_keys(keys: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Return the keys that are asked for; none at all means all of them, as in W&B's SDK.
+
+    Raises:
+        InvalidRequest: a single text, which would be taken for a list of its letters (retry:
+            never).
+    """
     if isinstance(keys, str):
         raise InvalidRequest(f"keys={keys!r}: give a list, such as [{keys!r}].")
+    return tuple(keys) if keys else None

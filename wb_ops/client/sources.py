@@ -9,6 +9,7 @@ from typing import Any
 
 from wb_ops.client.operations import HISTORY_COUNTERS, HISTORY_SOURCES, history_sources_of
 from wb_ops.client.paging import prefers_smaller
+from wb_ops.client.responses import listed
 from wb_ops.client.source import RunSource
 from wb_ops.errors import (
     AuthenticationFailed,
@@ -87,8 +88,10 @@ def fetch_many_sources(
 
 def _parse(run: Mapping[str, Any]) -> HistorySources:
     exports = run.get("parquetHistory") or {}
-    steps = [step for row in exports.get("liveData") or [] if (step := _step(row)) is not None]
-    urls = tuple(exports.get("parquetUrls") or ())
+    steps = [step for row in listed(exports, "liveData") if (step := _step(row)) is not None]
+    urls = tuple(listed(exports, "parquetUrls"))
+    if not all(isinstance(url, str) for url in urls):
+        raise MalformedResponse("An exported file of a history has no address.")
     lines = int(run.get("historyLineCount") or 0)
     first_live = min(steps, default=None)
     if first_live is None and not urls and lines:

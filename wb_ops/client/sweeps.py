@@ -73,7 +73,7 @@ class Sweep(ProjectItem):
     def config(self) -> dict[str, Any]:
         """The sweep's configuration: method, metric, parameters, ..."""
         try:
-            config = yaml.safe_load(self._node["config"] or "{}")
+            config = yaml.safe_load(str(self._node.get("config") or "{}"))
         except yaml.YAMLError as exc:
             path = "/".join(self.path)
             raise MalformedResponse(f"The config of sweep {path} is no YAML.", exc) from exc

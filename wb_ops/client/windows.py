@@ -13,6 +13,7 @@ import pyarrow as pa
 
 from wb_ops.client.operations import HISTORY_PAGE
 from wb_ops.client.paging import MAX_HALVING_S, is_too_much, prefers_smaller
+from wb_ops.client.responses import listed
 from wb_ops.client.source import RunSource
 from wb_ops.errors import CommError, MalformedResponse
 from wb_ops.tables.plain_rows import read_plain, read_steps
@@ -136,7 +137,7 @@ def _fetch(source: RunSource, run_id: str, window: Window) -> WindowRows | None:
         samples=SAMPLES,
     )  # fmt: skip
     fields = source.fetch_run_fields(operation, prefers_smaller if window.can_halve else None)
-    rows = fields.get("history") or []
+    rows = listed(fields, "history")
     if len(rows) < SAMPLES:
         return _inside(window, rows)
     if window.can_halve:
@@ -152,7 +153,7 @@ def _inside(window: Window, rows: list[str]) -> WindowRows:
         # Arrow reads the rows here, where several threads do so at once, and not again.
         table = read_plain(rows)
         steps = _plain_steps(table) or read_steps(rows) or [_step(row) for row in parse_lines(rows)]
-    except ValueError as exc:
+    except (TypeError, ValueError) as exc:
         raise MalformedResponse("A history row is no JSON.", exc) from exc
     if not steps or (window.start <= min(steps) and max(steps) < window.stop):
         return WindowRows(rows, steps, table)

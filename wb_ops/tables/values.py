@@ -57,12 +57,15 @@ def parse_json(text: str) -> object:
     return parse_document(text)[0]
 
 
-def parse_document(text: str | bytes) -> tuple[object, bool]:
+def parse_document(text: object) -> tuple[object, bool]:
     """Parse JSON as `parse_json`; also tell whether it is known to hold plain values only.
 
     Plain are values without special floats, integers beyond 64 bits and lone surrogates: what
-    `encode_document` and the content hash of a run need no second look at.
+    `encode_document` and the content hash of a run need no second look at. An answer may hold
+    anything where a text belongs: that is a ValueError too.
     """
+    if not isinstance(text, str | bytes):
+        raise ValueError(f"JSON text is expected, not a value of type {type(text).__name__}")
     try:
         data = text.encode() if isinstance(text, str) else text
         if _MANY_DIGITS not in data.translate(_DIGITS_ALIKE):
