@@ -22,7 +22,7 @@ OURS = ("a", "b", "a.b", "größe")
 
 
 def seed_documents(world: World) -> None:
-    """One run, whose documents W&B and others have written to."""
+    """One run, whose documents W&B and others have written to, among others."""
     rng = world.rng
     run = SimulatedRun("r0", ["r0 v0"])
     run.config = rng.choice(
@@ -30,7 +30,7 @@ def seed_documents(world: World) -> None:
     )
     run.summary = rng.choice(['{"loss":1.50}', '{ "loss":1.50,"_wandb":{"runtime":3}}'])
     run.state = "running" if rng.random() < 0.05 else "finished"
-    world.runs.append(run)
+    world.runs = [run, *(SimulatedRun(f"r{number}", ["v0"]) for number in (1, 2, 3))]
 
 
 @dataclass

@@ -93,6 +93,8 @@ def rows_of(world: World, run: SimulatedRun, asked: dict[str, Any]) -> list[str]
 def resolve(world: World, name: str, asked: dict[str, Any]) -> dict[str, Any]:
     """The `data` of an answer."""
     if name == "UpsertBucket":
+        if written_run(world, asked).is_deleted:
+            raise Refusal("Could not find run.")
         return {"run0": {"bucket": {"id": asked["id0"]}}}
     return {"project": resolve_project(world, name, asked)}
 
@@ -128,9 +130,15 @@ def is_carried_out(world: World, kind: str | None) -> bool:
     return is_certain or (kind not in REFUSALS and world.rng.random() < 0.5)
 
 
+def written_run(world: World, asked: dict[str, Any]) -> SimulatedRun:
+    return next(run for run in world.runs if f"id-{run.name}" == asked["id0"])
+
+
 def carry_out(world: World, asked: dict[str, Any]) -> None:
     """Write what an UpsertBucket asks for: each field whole."""
-    run = next(run for run in world.runs if f"id-{run.name}" == asked["id0"])
+    run = written_run(world, asked)
+    if run.is_deleted:
+        return
     world.writes += 1
     fields = {"summaryMetrics0": "summary", "config0": "config", "tags0": "tags", "notes0": "notes"}
     for variable, name in fields.items():
@@ -286,6 +294,8 @@ class Handler(BaseRequestHandler):
 
 
 SLOW_S = 0.8
+# A schedule is over when the next one begins; a test may hold a few.
+WORLDS_KEPT = 10
 
 
 class Simulation:
@@ -316,6 +326,8 @@ class Simulation:
         world = World(seed, Clock(), rng, rate, kinds, self.urls[1], base_url)
         make(world)
         self.worlds[seed] = world
+        while len(self.worlds) > WORLDS_KEPT:
+            del self.worlds[next(iter(self.worlds))]
         return base_url, world
 
     def close(self) -> None:
