@@ -243,6 +243,11 @@ class TestRuns:
             with pytest.raises(MalformedResponse, match="ann/trials/r1 is no time"):
                 read()
 
+    def test_metadata_that_are_no_json(self, server: DevServer, api: Api):
+        server.seed_run("ann", "trials", "cut", files={"wandb-metadata.json": "{"})
+        with pytest.raises(MalformedResponse, match="metadata of run ann/trials/cut"):
+            _ = api.run("ann/trials/cut").metadata
+
     def test_a_summary_that_is_no_json(self, server: DevServer, api: Api):
         answer(server, "Run", {"name": "r1", "summaryMetrics": "["})
         with pytest.raises(MalformedResponse, match="summary"):
