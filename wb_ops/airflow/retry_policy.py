@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
+from wb_ops.airflow.operators.stores import logged
 from wb_ops.airflow.waits import LONGEST_WAIT_S, SHORTEST_WAIT_S, doubled
 from wb_ops.errors import AdviceKind, WarehouseError, WbOpsError, find_error
 
@@ -25,6 +26,7 @@ else:
 RETRY_DELAY = timedelta(minutes=5)
 # Airflow's own default is none, and a policy cannot add any.
 RETRIES = 4
+REASON_KEY = "retry_reason"
 
 
 class WandbRetryPolicy(RetryPolicy):
@@ -32,8 +34,10 @@ class WandbRetryPolicy(RetryPolicy):
 
     An error's advice AFTER(s) becomes a retry after s seconds, NEVER a failure; BACKOFF and VERIFY
     a retry after the task's `retry_delay`, twice as long with each try, or as Airflow counts it
-    where the task has `retry_exponential_backoff`. The reason is in the task instance. Errors that
-    are not ours are left to the task. A policy cannot add retries: give the task some (our
+    where the task has `retry_exponential_backoff`. The reason is in the task instance's column
+    `retry_reason`, which no page of Airflow 3.3 shows, and in the XCom of that name, which the
+    task's page does: until the next try starts, or for good where none comes. Errors that are not
+    ours are left to the task. A policy cannot add retries: give the task some (our
     operators have 4). Airflow does not apply `max_retry_delay` to a policy's delay, hence the cap.
 
     Our operators have this policy by default; `retry_policy=` replaces it, None removes it.
@@ -64,6 +68,13 @@ class WandbRetryPolicy(RetryPolicy):
         error = find_error(exception)
         if error is None:
             return RetryDecision.default()
+        decision = self._decide(error, try_number, context)
+        if context is not None and "ti" in context:
+            with logged("the reason of the retry is in the log only"):
+                context["ti"].xcom_push(key=REASON_KEY, value=decision.reason)
+        return decision
+
+    def _decide(self, error: WbOpsError, try_number: int, context: Context | None) -> RetryDecision:
         advice = error.advice
         if advice.kind is AdviceKind.NEVER:
             return RetryDecision.fail(
