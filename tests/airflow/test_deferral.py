@@ -81,6 +81,24 @@ def test_a_limit_that_names_no_time_is_deferred_too() -> None:
         defer_throttled(task, limited, 3, 3)
 
 
+@pytest.mark.usefixtures("airflow_home")
+@pytest.mark.parametrize("decided", ["AirflowSkipException", "AirflowFailException"])
+@pytest.mark.parametrize("cause", [wb_ops.RateLimited, wb_ops.NotFound])
+def test_who_has_decided_already_is_obeyed(decided: str, cause: type[wb_ops.CommError]) -> None:
+    """A task that skips or fails because of an error of ours neither waits nor does the other."""
+    from airflow.sdk import exceptions
+
+    from wb_ops.airflow import WandbExportOperator
+    from wb_ops.airflow.operators.deferral import defer_throttled
+
+    def decide() -> None:
+        raise getattr(exceptions, decided)("enough") from cause("no")
+
+    task = WandbExportOperator(task_id="task", warehouse="duckdb:///x")
+    with pytest.raises(getattr(exceptions, decided), match="enough"):
+        defer_throttled(task, decide, 0, 3)
+
+
 def test_the_waits_are_bounded(
     export: Callable[..., Any], server: Any, deferrals: Callable[[], int]
 ) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.sdk import conf
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 from wb_ops.airflow.triggers.events import checked_event
@@ -23,6 +24,8 @@ T = TypeVar("T")
 MAX_THROTTLES = 10
 # The first wait for a limit that names no time.
 UNNAMED_WAIT_S = 15.0
+# Whoever raised them has decided already, whatever they were raised from.
+DECIDED = (AirflowFailException, AirflowSkipException)
 
 
 def default_deferrable() -> bool:
@@ -44,6 +47,21 @@ def throttles_of(event: Mapping[str, Any] | None) -> int:
     return int(checked_event(event, THROTTLED)["throttles"])
 
 
+@contextmanager
+def fails_at_once() -> Iterator[None]:
+    """Before Airflow 3.3, where no retry policy is asked, fail a task at once that cannot heal."""
+    try:
+        yield
+    except DECIDED:
+        raise
+    except Exception as exc:
+        error = find_error(exc)
+        if error is not None and not error.advice.retryable and not HAS_RETRY_POLICIES:
+            # Nobody is asked there, and each retry would be spent on what cannot heal.
+            raise AirflowFailException(str(error)) from exc
+        raise
+
+
 def defer_throttled(
     operator: BaseOperator, work: Callable[[], T], throttles: int, max_throttles: int
 ) -> T:
@@ -52,16 +70,15 @@ def defer_throttled(
     A limit that names no time is waited for too, twice as long each time. The resumed task begins
     its work anew, which finds what is committed already. A wait costs neither a worker nor a
     retry; after `max_throttles` of them in one try the error is raised, and the task's retries
-    decide. Before Airflow 3.3, where no retry policy is asked, an error that cannot heal fails the
-    task at once.
+    decide.
     """
     try:
-        return work()
+        with fails_at_once():
+            return work()
+    except DECIDED:
+        raise
     except Exception as exc:
         error = find_error(exc)
-        if error is not None and not error.advice.retryable and not HAS_RETRY_POLICIES:
-            # Nobody is asked there, and each retry would be spent on what cannot heal.
-            raise AirflowFailException(str(error)) from exc
         if error is None or not is_throttle(error) or throttles >= max_throttles:
             raise
         wait_s = throttle_wait_s(error, throttles, UNNAMED_WAIT_S)
