@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseEventTrigger, TriggerEvent
 
+from wb_ops.airflow.operators.arguments import parse_filters
 from wb_ops.airflow.triggers.cursor import Cursor, EndedRun
 from wb_ops.airflow.triggers.events import class_path, trigger_event
 from wb_ops.airflow.triggers.polling import Patience, ask
@@ -38,11 +40,11 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
         entity, project: the W&B project.
         wandb_conn_id: a connection of type `wandb`.
         states: which ends count.
-        filters: which runs: a MongoDB-style dict.
+        filters: which runs: a MongoDB-style dict, or JSON text of one.
         poll_interval_s: seconds between two requests.
 
     Raises:
-        InvalidRequest: `states` is text (retry: never).
+        InvalidRequest: `states` is text, or `filters` is no dict (retry: never).
     """
 
     def __init__(
@@ -51,7 +53,7 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
         project: str,
         wandb_conn_id: str,
         states: Sequence[str] = TERMINAL_STATES,
-        filters: Mapping[str, Any] | None = None,
+        filters: Mapping[str, Any] | str | None = None,
         poll_interval_s: float = 60.0,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # Airflow has no types here
@@ -59,7 +61,7 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
         self.project = project
         self.wandb_conn_id = wandb_conn_id
         self.states = list(checked_states("states", states))
-        self.filters = dict(filters or {})
+        self.filters = parse_filters(filters)
         self.poll_interval_s = poll_interval_s
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
@@ -71,7 +73,8 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
                 "project": self.project,
                 "wandb_conn_id": self.wandb_conn_id,
                 "states": self.states,
-                "filters": self.filters,
+                # As text: Airflow 3.2 gives a watcher a dict in the form in which it stores one.
+                "filters": json.dumps(self.filters, sort_keys=True),
                 "poll_interval_s": self.poll_interval_s,
             },
         )
