@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import (
 
 from wb_ops.airflow.hooks.wandb import WandbHook
 from wb_ops.airflow.links import WandbRunLink
-from wb_ops.airflow.operators.deferral import default_deferrable
+from wb_ops.airflow.operators.deferral import default_deferrable, fails_at_once
 from wb_ops.airflow.retry_policy import DEFAULT_RETRY_POLICY, RETRIES, policy_argument
 from wb_ops.airflow.triggers.events import checked_event
 from wb_ops.airflow.triggers.run import ENDED, TIMEOUT, WandbRunTrigger, checked_states
@@ -86,10 +86,11 @@ class WandbRunSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         """Look once; then poke, reschedule or defer until the run has ended."""
-        if not self.deferrable:
-            return super().execute(context)
-        found = self._first_look(context)
-        return found.xcom_value if found else self._defer()
+        with fails_at_once():
+            if not self.deferrable:
+                return super().execute(context)
+            found = self._first_look(context)
+            return found.xcom_value if found else self._defer()
 
     def _first_look(self, context: Context) -> PokeReturnValue | None:
         """Poke, with what the base class makes of errors where it pokes itself."""
@@ -126,7 +127,8 @@ class WandbRunSensor(BaseSensorOperator):
             ended = checked_event(event, ENDED, TIMEOUT)
         except WbOpsError as error:
             self._skip_if_never_fail(error)
-            raise
+            with fails_at_once():
+                raise
         if ended["status"] == TIMEOUT:
             raise AirflowSensorTimeout(
                 f"Run {self.run_path} did not end within {self.timeout:g} seconds."
