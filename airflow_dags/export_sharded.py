@@ -55,10 +55,11 @@ with DAG(
         mode="{{ params.mode }}",
         runs_per_shard=100,
     )
-    # W&B limits requests per key: more tasks at once than this mostly wait for each other.
-    shards = WandbExportShardOperator.partial(task_id="shard", max_active_tis_per_dagrun=8).expand(
-        shard=plan.output
-    )
+    # W&B limits requests per key: more tasks at once than this mostly wait for each other. The
+    # retries are the operator's own, which Airflow before 3.3 does not give to mapped tasks.
+    shards = WandbExportShardOperator.partial(
+        task_id="shard", max_active_tis_per_dagrun=8, retries=4
+    ).expand(shard=plan.output)
     commit = WandbCommitExportOperator(
         task_id="commit",
         plan_uri=plan.plan_uri,

@@ -235,6 +235,8 @@ def pictures(camera: Camera, server: DevServer) -> None:
     camera.page.get_by_text("Post Execute").click()
     camera.page.get_by_text("Retry-After=600s").wait_for()
     camera.shoot("retry")
+    camera.open(f"dags/{DAG}/runs/{run}/tasks/plan/xcom", "retry_reason")
+    camera.shoot("reason")
     asked = {"dag_run_id": run_id, "task_ids": ["plan"], "only_failed": False, "dry_run": False}
     airflow.ask(f"dags/{DAG}/clearTaskInstances", **asked)
     connection_form(camera, server)

@@ -14,13 +14,18 @@ from wb_ops.airflow import (
     WandbExportOperator,
     WandbExportShardOperator,
     WandbPlanExportOperator,
+    WandbRunSensor,
     wandb_days_asset,
     wandb_runs_asset,
 )
+from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 
+# Airflow 3.3: without it neither policies nor the days of an export.
+HAS_3_3 = HAS_RETRY_POLICIES
 FOLDER = os.environ["WB_OPS_TEST_FOLDER"]
 TABLE = Asset("exported_table")
-DAYS = wandb_days_asset("ann/demo")
+DAYS = [wandb_days_asset("ann/demo")] if HAS_3_3 else []
+LATER = timedelta(seconds=20)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -36,7 +41,7 @@ def export(name: str, **arguments: Any) -> None:
 
 
 for name, options in {
-    "limited": {"retries": 3, "retry_delay": timedelta(minutes=10)},
+    "limited": {"retries": 3, "retry_delay": timedelta(minutes=10) if HAS_3_3 else LATER},
     "refused": {"retries": 3},
     "deferred": {"retries": 0, "deferrable": True},
 }.items():
@@ -44,19 +49,34 @@ for name, options in {
         export(name, **options)
     globals()[name] = dag
 
+with DAG("waiting", schedule="@once", start_date=BEGIN):
+    WandbRunSensor(
+        task_id="wait",
+        run="ann/demo/run0",
+        wandb_conn_id="wandb_waiting",
+        deferrable=True,
+        poke_interval=1,
+        retries=0,
+    )
+
 RUNS = wandb_runs_asset("ann/demo", wandb_conn_id="wandb_live", poll_interval_s=1)
 
 with DAG("live", schedule=[RUNS], max_active_runs=1):
-    export("live", outlets=[TABLE, DAYS])
+    export("live", outlets=[TABLE, *DAYS])
 
 # The scheduler itself carries out what is empty: no process has to start for it.
 with DAG("consumer", schedule=[TABLE]):
     EmptyOperator(task_id="nothing")
 
-with DAG("daily", schedule=PartitionedAssetTimetable(assets=DAYS)):
-    EmptyOperator(task_id="nothing")
+for days in DAYS:
+    with DAG("daily", schedule=PartitionedAssetTimetable(assets=days)) as daily:
+        EmptyOperator(task_id="nothing")
 
-COMMON = {"wandb_conn_id": "wandb_sharded", "retry_delay": timedelta(seconds=1)}
+COMMON: dict[str, Any] = {
+    "wandb_conn_id": "wandb_sharded",
+    "retries": 4,
+    "retry_delay": timedelta(seconds=1),
+}
 with DAG("sharded", schedule="@once", start_date=BEGIN):
     plan = WandbPlanExportOperator(
         task_id="plan",

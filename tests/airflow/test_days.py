@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from wb_ops.airflow.assets import HAS_RUNTIME_PARTITIONS
 from wb_ops.devserver import Fault, Matcher, Responder
 from wb_ops.errors import WarehouseBusy
 
 pytestmark = pytest.mark.usefixtures("connection")
+with_days = pytest.mark.skipif(not HAS_RUNTIME_PARTITIONS, reason="Airflow 3.3 has such events")
 
 
 @pytest.fixture
@@ -43,6 +45,7 @@ def days_of(task: Any) -> list[str | None]:
     return [event.partition_key for event in events_of(task, "wandb://ann/demo/days")]
 
 
+@with_days
 def test_an_export_announces_the_days_that_it_wrote(
     export: Callable[..., Any], server: Any
 ) -> None:
@@ -65,6 +68,7 @@ def test_an_export_announces_the_days_that_it_wrote(
     assert event.extra["load_id"] == second.xcom_pull(task_ids="task")["load_id"]
 
 
+@with_days
 def test_nothing_written_is_no_event(export: Callable[..., Any]) -> None:
     """One without a day would tell a Dag that runs on days nothing."""
     from airflow.sdk import Asset
@@ -80,6 +84,7 @@ def test_nothing_written_is_no_event(export: Callable[..., Any]) -> None:
         assert (event.extra["row_count"], len(event.extra["loads"])) == (0, 1)
 
 
+@with_days
 def test_what_an_incomplete_try_committed_is_told_by_the_next(
     export: Callable[..., Any], server: Any
 ) -> None:
@@ -107,6 +112,7 @@ def test_what_an_incomplete_try_committed_is_told_by_the_next(
     assert len(event.extra["loads"]) == 2
 
 
+@with_days
 @pytest.mark.parametrize("staging", [None, "staging"])
 def test_what_a_try_committed_that_ended_then_is_told_by_the_next(
     run_task: Callable[..., Any], warehouse: str, tmp_path: Path, staging: str | None
@@ -134,6 +140,7 @@ def test_what_a_try_committed_that_ended_then_is_told_by_the_next(
     assert task.xcom_pull(task_ids="task")["history_rows"] == 12
 
 
+@with_days
 def test_what_a_dag_run_committed_that_failed_is_told_by_the_next(
     run_task: Callable[..., Any], server: Any, warehouse: str
 ) -> None:
@@ -170,6 +177,7 @@ def test_what_a_dag_run_committed_that_failed_is_told_by_the_next(
     assert third.xcom_pull(task_ids="task")["history_rows"] == 1
 
 
+@with_days
 def test_other_outlets_have_one_event_without_a_day(export: Callable[..., Any]) -> None:
     """A Dag with a plain schedule on it would not run on a partition."""
     from airflow.sdk import Asset
@@ -181,6 +189,7 @@ def test_other_outlets_have_one_event_without_a_day(export: Callable[..., Any]) 
     assert len(days_of(task)) == 1
 
 
+@with_days
 def test_the_days_of_another_project_are_refused(export: Callable[..., Any], server: Any) -> None:
     """Before anything is read."""
     from wb_ops.airflow import wandb_days_asset
@@ -188,6 +197,37 @@ def test_the_days_of_another_project_are_refused(export: Callable[..., Any], ser
     task = export(wandb_days_asset("ann/other"))
     assert (task.state, task.try_number) == ("failed", 1)
     assert server.requests.operations() == []
+
+
+def test_before_airflow_3_3_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While the Dag file is parsed; what helps there is named."""
+    from wb_ops.airflow import assets
+
+    monkeypatch.setattr(assets, "HAS_RUNTIME_PARTITIONS", False)
+    with pytest.raises(RuntimeError, match=r"needs Airflow 3.3 or newer; .* plain outlet"):
+        assets.wandb_days_asset("ann/demo")
+
+
+def test_a_plain_outlet_is_told_of_what_another_try_committed(
+    run_task: Callable[..., Any], warehouse: str
+) -> None:
+    """By Airflow's state stores; before 3.3, without them, an event tells of its own load."""
+    from airflow.sdk import Asset
+
+    from wb_ops.airflow import WandbExportOperator
+
+    class EndsAfterCommit(WandbExportOperator):
+        def _announce(self, context: Any, *arguments: Any) -> Any:
+            if context["ti"].try_number == 1:
+                raise WarehouseBusy("held by another", retry_after_s=0.1)
+            return super()._announce(context, *arguments)
+
+    plain = Asset("told", uri="x://told")
+    task = run_task(EndsAfterCommit, project="demo", warehouse=warehouse, outlets=[plain])
+    assert (task.state, task.try_number) == ("success", 2)
+    (event,) = events_of(task, plain.uri)
+    told = (len(event.extra["loads"]), event.extra["row_count"])
+    assert told == ((2, 12) if HAS_RUNTIME_PARTITIONS else (1, 0))
 
 
 @pytest.mark.parametrize("path", ["demo", "ann/", "ann/demo/run0"])

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from wb_ops import errors
+from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 from wb_ops.errors import (
     Advice,
     AdviceKind,
@@ -23,6 +24,8 @@ from wb_ops.errors import (
     WbOpsError,
 )
 
+# What the operators do before that, the last test shows.
+with_policies = pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow 3.3 has policies")
 DECISIONS = {
     "RateLimited": "retry",
     "WarehouseBusy": "retry",
@@ -56,6 +59,7 @@ def test_the_table_has_every_error() -> None:
 
 
 @pytest.mark.parametrize(("name", "action"), DECISIONS.items())
+@with_policies
 def test_each_error_has_its_decision(name: str, action: str) -> None:
     """AFTER is retried when it says, NEVER fails, the rest is backed off from."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -65,6 +69,7 @@ def test_each_error_has_its_decision(name: str, action: str) -> None:
     assert WandbRetryPolicy().evaluate(error, 1, 4).action.value == action
 
 
+@with_policies
 def test_an_incomplete_export_is_decided_by_its_runs() -> None:
     """The mildest advice that helps one of them."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -74,6 +79,7 @@ def test_an_incomplete_export_is_decided_by_its_runs() -> None:
     assert decision.retry_delay == timedelta(seconds=3)
 
 
+@with_policies
 def test_a_wrapped_error_is_found() -> None:
     """What users' code and loaders raise from ours carries its advice."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -86,6 +92,7 @@ def test_a_wrapped_error_is_found() -> None:
 
 
 @pytest.mark.parametrize("exc", [RuntimeError("a bug"), SystemExit(1)])
+@with_policies
 def test_other_errors_are_left_to_the_task(exc: BaseException) -> None:
     """An unknown exception is a bug, and the task's settings decide."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -93,6 +100,7 @@ def test_other_errors_are_left_to_the_task(exc: BaseException) -> None:
     assert WandbRetryPolicy().evaluate(exc, 1, 4).action.value == "default"
 
 
+@with_policies
 def test_the_delay_is_capped() -> None:
     """Airflow does not apply max_retry_delay to a policy's delay."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -106,6 +114,7 @@ def test_the_delay_is_capped() -> None:
     assert patient.reason == "W&B 429 Retry-After=7200s"
 
 
+@with_policies
 def test_a_busy_warehouse_is_named() -> None:
     """The reason says who asks for the wait."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -117,6 +126,7 @@ def test_a_busy_warehouse_is_named() -> None:
 @pytest.mark.parametrize(
     ("try_number", "minutes"), [(0, 1), (1, 1), (2, 2), (3, 4), (7, 60), (5000, 60)]
 )
+@with_policies
 def test_a_delay_that_nobody_named_grows(try_number: int, minutes: int) -> None:
     """From the task's own retry_delay on; a 429 without any header is one, too."""
     from airflow.sdk import BaseOperator
@@ -130,6 +140,7 @@ def test_a_delay_that_nobody_named_grows(try_number: int, minutes: int) -> None:
     assert decision.reason == f"W&B 503 ServerUnavailable: backing off {minutes * 60}s"
 
 
+@with_policies
 def test_a_tasks_own_backoff_is_left_to_it() -> None:
     """With the reason all the same."""
     from airflow.sdk import BaseOperator
@@ -142,6 +153,7 @@ def test_a_tasks_own_backoff_is_left_to_it() -> None:
     assert decision.reason == "W&B ServerUnavailable: the task's own backoff"
 
 
+@with_policies
 def test_it_can_be_chained() -> None:
     """Airflow's ChainRetryPolicy asks the user's policy first and ours where that has no view."""
     from airflow.providers.common.compat.sdk import ChainRetryPolicy

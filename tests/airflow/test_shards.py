@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 
 import wb_ops
+from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 from wb_ops.devserver import Fault, Matcher, Responder
 
 pytestmark = pytest.mark.usefixtures("connection")
 ROWS = 'select run_id, _step, "val_acc", loss from history order by run_id, _step'
+with_3_3 = pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow 3.3 has what it needs")
 
 
 @pytest.fixture
@@ -67,7 +69,10 @@ def rows_of(warehouse: str) -> list[dict[str, Any]]:
 def test_many_tasks_write_what_one_writes(
     export: Callable[..., Any], warehouse: str, tmp_path: Path
 ) -> None:
-    """The same rows; XCom has where the plan is, which part of it, and counts."""
+    """The same rows; XCom has where the plan is, which part of it, and counts.
+
+    Before Airflow 3.3 mapped tasks have their names from `.partial()` alone.
+    """
     from wb_ops.airflow import WandbHook
 
     done = export()
@@ -75,7 +80,8 @@ def test_many_tasks_write_what_one_writes(
     (plan,), shards, (commit,) = (tasks_of(done, name) for name in ("plan", "shard", "commit"))
     plan_uri = xcom(plan, "plan_uri")
     assert xcom(plan) == [{"plan_uri": plan_uri, "shard": n, "shards": 3} for n in range(3)]
-    assert [task.rendered_map_index for task in shards] == ["1 of 3", "2 of 3", "3 of 3"]
+    names = ["1 of 3", "2 of 3", "3 of 3"] if HAS_RETRY_POLICIES else ["0", "1", "2"]
+    assert [task.rendered_map_index for task in shards] == names
     counts = [xcom(task) for task in shards]
     assert all(set(map(type, count.values())) == {int} for count in counts)
     result = xcom(commit)
@@ -153,10 +159,16 @@ def test_a_shard_that_is_limited_is_tried_again(
     limited = Matcher(operation="RunParquetHistory", nth=2)
     server.faults.add(Fault(limited, Responder.rate_limited(1)))
     done = export()
+    if not HAS_RETRY_POLICIES:
+        # Mapped tasks have only the retries that `.partial()` gives them.
+        assert sorted(task.state for task in tasks_of(done, "shard"))[0] == "failed"
+        assert {task.try_number for task in tasks_of(done, "shard")} == {1}
+        return
     assert done.state == "success"
-    # In dag.test() all tasks share a process, and so the wait: the last one meets it too. Which
-    # of the mapped tasks comes first is not defined.
-    assert sorted(task.try_number for task in tasks_of(done, "shard")) == [1, 2, 2]
+    # In dag.test() all tasks share a process, and so the wait: the last one meets it too, unless
+    # the machine is slow. Which of the mapped tasks comes first is not defined.
+    tries = sorted(task.try_number for task in tasks_of(done, "shard"))
+    assert (tries[0], tries[-1]) == (1, 2)
     ended = list(Session.query(TaskInstanceHistory).filter_by(run_id=done.run_id))
     assert {one.task_id for one in ended} == {"shard"}
     assert all("Retry-After=" in one.retry_reason for one in ended)
@@ -204,6 +216,7 @@ def test_a_commit_that_is_incomplete_fails_each_time(
     assert "2 of 3 receipts of ann/demo do not add up" in capfd.readouterr().out
 
 
+@with_3_3
 def test_the_days_of_another_project_are_refused_when_it_is_planned(
     export: Callable[..., Any], server: Any
 ) -> None:
@@ -229,7 +242,10 @@ def test_what_is_no_shard_is_refused(shard: Any) -> None:
 def test_a_retry_goes_on_with_the_plan_and_the_rows(
     run_task: Callable[..., Any], server: Any, warehouse: str, tmp_path: Path
 ) -> None:
-    """With a staging folder the second try plans nothing again and reads no file twice."""
+    """With a staging folder the second try plans nothing again and reads no file twice.
+
+    Before Airflow 3.3 nobody remembers the plan: it plans anew, and writes no row twice.
+    """
     from wb_ops.airflow import WandbExportOperator
 
     # It comes when the other two have been read.
@@ -241,14 +257,19 @@ def test_a_retry_goes_on_with_the_plan_and_the_rows(
         warehouse=warehouse,
         staging=str(tmp_path / "staging"),
     )
-    assert (task.state, task.try_number) == ("success", 2)
+    assert task.state == "success"
+    assert len(rows_of(warehouse)) == 12
     plans = [path for path in (tmp_path / "staging").iterdir() if path.is_dir()]
+    if not HAS_RETRY_POLICIES:
+        assert len(plans) > 1
+        return
+    assert task.try_number == 2
     assert len(plans) == 1
     files = [request.path for request in server.requests if request.path.startswith("/exports/")]
     assert len(set(files)) == len(files) == 2
-    assert len(rows_of(warehouse)) == 12
 
 
+@with_3_3
 def test_a_task_that_is_cleared_plans_anew(
     run_task: Callable[..., Any], server: Any, warehouse: str, tmp_path: Path
 ) -> None:
