@@ -14,10 +14,15 @@ from dagster._core.remote_representation.external_data import RepositorySnap
 from wb_ops.dagster import (
     WandbBackfill,
     WandbProjectComponent,
+    WandbResource,
     WarehouseResource,
     build_wandb_assets,
 )
 from wb_ops.devserver import Responder
+
+# Nowhere else, so that a search for it finds every leak.
+KEY = "canary" * 8
+PASSWORD = "parakeet" * 4
 
 
 @pytest.fixture
@@ -59,7 +64,9 @@ def kept(bench, keep, monkeypatch: pytest.MonkeyPatch):
     return run
 
 
-@pytest.mark.parametrize("api_key", [None, dg.EnvVar("WANDB_API_KEY")], ids=["found", "EnvVar"])
+@pytest.mark.parametrize(
+    "api_key", [None, dg.EnvVar("WANDB_API_KEY"), KEY], ids=["found", "EnvVar", "literal"]
+)
 @pytest.mark.parametrize("respond", [None, Responder.error(502), Responder.error(403)])
 def test_the_key_is_nowhere(bench, kept, api_key, respond):
     if respond is not None:
@@ -83,12 +90,14 @@ def test_a_literal_key_of_resources_bound_to_the_assets_is_nowhere(bench, kept):
     assert bench.key not in text
 
 
-def test_the_search_would_find_a_literal_key(bench, kept):
-    assert bench.key in kept(bench.key)
+def test_the_search_would_find_a_key_that_a_launchpad_is_given(bench, keep):
+    def work(instance: dg.DagsterInstance) -> list[str]:
+        bench.instance = instance
+        access = {"base_url": bench.server.url, "api_key": bench.key}
+        assert bench.run(run_config={"resources": {"wandb": {"config": access}}}).success
+        return []
 
-
-# Nowhere else, so that a search for it finds every leak.
-PASSWORD = "parakeet" * 4
+    assert bench.key in keep(work)
 
 
 @pytest.fixture
@@ -159,9 +168,77 @@ def snapshot_of(defs: dg.Definitions) -> str:
     return dg.serialize_value(RepositorySnap.from_def(defs.get_repository_def()))
 
 
-def test_the_search_would_find_a_literal_key_in_the_snapshot_of_a_location(bench):
-    defs = dg.Definitions(assets=[bench.export], resources=bench.resources)
-    assert bench.key in snapshot_of(defs)
+class Team(WandbResource):
+    """A resource of a user's own, with one of Dagster's kind in it."""
+
+    store: WarehouseResource
+
+
+class Report(dg.ConfigurableResource):
+    """Holds the access to W&B as one of its values."""
+
+    wandb: WandbResource
+
+
+class Careless(dg.ConfigurableResource):
+    """What Dagster makes of any other literal."""
+
+    api_key: str
+
+
+def test_a_literal_key_is_in_no_snapshot_and_works(bench, monkeypatch):
+    monkeypatch.setenv("TEST_URL", bench.server.url)
+    access = {"base_url": dg.EnvVar("TEST_URL"), "api_key": KEY, "max_attempts": 2}
+    store = WarehouseResource(url="duckdb:///x.duckdb")
+    resources = {
+        "wandb": WandbResource(**access),
+        "team": Team(**access, store=store),
+        "report": Report(wandb=WandbResource(**access)),
+    }
+    seen = []
+
+    @dg.asset
+    def keys(wandb: WandbResource, team: Team, report: Report) -> None:
+        seen.extend((one.api_key, one.base_url) for one in (wandb, team, report.wandb))
+        assert team.store.url == "duckdb:///x.duckdb"
+
+    snapshot = snapshot_of(dg.Definitions(assets=[keys], resources=resources))
+    assert "TEST_URL" in snapshot
+    assert KEY not in snapshot + repr(resources)
+    assert dg.materialize([keys], resources=resources, instance=bench.instance).success
+    assert seen == [(KEY, bench.server.url)] * 3
+
+
+def test_a_literal_key_goes_to_no_server_that_a_launchpad_names(bench):
+    seen = []
+
+    @dg.asset
+    def access(wandb: WandbResource) -> None:
+        seen.append((wandb.base_url, wandb.api_key))
+
+    def launch(**config: str) -> None:
+        dg.materialize([access], resources=bench.resources, instance=bench.instance,
+                       run_config={"resources": {"wandb": {"config": config}}})  # fmt: skip
+
+    launch(base_url=bench.server.url)
+    launch(base_url="https://other.example")
+    launch(entity="ann")
+    assert seen == [(bench.server.url, KEY), ("https://other.example", None), (None, None)]
+
+
+def test_a_literal_beside_a_launchpad_is_refused_unseen():
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="EnvVar") as caught:
+        WandbResource.configure_at_launch(api_key=KEY)
+    with pytest.raises(dg.DagsterInvalidDefinitionError, match="EnvVar") as refused:
+        WarehouseResource.configure_at_launch(url=f"postgresql://ann:{PASSWORD}@host/db")
+    assert KEY not in str(caught.value)
+    assert PASSWORD not in str(refused.value)
+    left = WandbResource.configure_at_launch(api_key=dg.EnvVar("WANDB_API_KEY"))
+    dg.Definitions.validate_loadable(dg.Definitions(resources={"wandb": left}))
+
+
+def test_the_search_would_find_a_literal_in_the_snapshot_of_a_location():
+    assert KEY in snapshot_of(dg.Definitions(resources={"careless": Careless(api_key=KEY)}))
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,13 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 from pydantic import Field, PrivateAttr
 
+from wb_ops.dagster.literals import (
+    definition_without_key,
+    is_literal,
+    refuse_key_beside_launchpad,
+    refuse_password,
+)
 from wb_ops.settings import Settings, resolve_settings
-from wb_ops.warehouse.urls import passwords_in
 
 if TYPE_CHECKING:
     from wb_ops.client.api import Api
@@ -23,8 +28,9 @@ class WandbResource(dg.ConfigurableResource["WandbResource"]):
     """Access to one W&B server.
 
     What is not given is looked up where the run executes: environment, netrc, W&B's settings
-    file. That is the safest place for the key. A literal `api_key` becomes part of the job's
-    snapshot, which Dagster's UI shows; `dg.EnvVar("WANDB_API_KEY")` does not.
+    file. That is the best place for the key; `dg.EnvVar("TEAM_WANDB_API_KEY")` is read there too.
+    A literal `api_key`, of a test's server for example, stays in the processes that load the
+    code: Dagster's snapshots hold the other values only.
 
     Example:
         >>> @dg.asset
@@ -37,7 +43,8 @@ class WandbResource(dg.ConfigurableResource["WandbResource"]):
     api_key: str | None = Field(
         default=None,
         repr=False,
-        description="API key, as dg.EnvVar. Default: WANDB_API_KEY, netrc, W&B's settings file.",
+        description="API key, best as dg.EnvVar. Default: WANDB_API_KEY, netrc, W&B's settings "
+        "file.",
     )
     base_url: str | None = Field(
         default=None,
@@ -58,6 +65,8 @@ class WandbResource(dg.ConfigurableResource["WandbResource"]):
     )
 
     _api: Api | None = PrivateAttr(default=None)
+    # Dagster tells resources apart by the identity of their definitions.
+    _without_key: Any = PrivateAttr(default=None)
 
     def get_api(self) -> Api:
         """Return the client; it makes no request before it is asked something.
@@ -128,6 +137,24 @@ class WandbResource(dg.ConfigurableResource["WandbResource"]):
         )
         return replace(settings, max_attempts=self.max_attempts)
 
+    def get_resource_definition(self) -> Any:
+        """Return what Dagster puts into its snapshots: never a literal key."""
+        if not is_literal(self.api_key):
+            return super().get_resource_definition()
+        if self._without_key is None:
+            self._without_key = definition_without_key(self)
+        return self._without_key
+
+    @classmethod
+    def configure_at_launch(cls, **kwargs: Any) -> Any:
+        """Return the resource with the values that are not given left to the launchpad.
+
+        Raises:
+            DagsterInvalidDefinitionError: `api_key` is a literal.
+        """
+        refuse_key_beside_launchpad(kwargs.get("api_key"))
+        return super().configure_at_launch(**kwargs)
+
     def teardown_after_execution(self, context: dg.InitResourceContext) -> None:
         """End the client's threads."""
         if self._api is not None:
@@ -165,13 +192,18 @@ class WarehouseResource(dg.ConfigurableResource["WarehouseResource"]):
         Raises:
             DagsterInvalidDefinitionError: `url` is a literal with a password in it.
         """
-        if not isinstance(self.url, dg.EnvVar) and passwords_in(self.url):
-            raise dg.DagsterInvalidDefinitionError(
-                "WarehouseResource(url=...): there is a password in this literal URL, and Dagster "
-                "would keep it in its snapshots, which the UI shows. Name an environment variable "
-                'instead: url=dg.EnvVar("WB_OPS_WAREHOUSE"), or leave the password to PGPASSWORD.'
-            )
+        refuse_password(self.url)
         return super().get_resource_definition()
+
+    @classmethod
+    def configure_at_launch(cls, **kwargs: Any) -> Any:
+        """Return the resource with the values that are not given left to the launchpad.
+
+        Raises:
+            DagsterInvalidDefinitionError: `url` is a literal with a password in it.
+        """
+        refuse_password(kwargs.get("url"))
+        return super().configure_at_launch(**kwargs)
 
 
 def both_or_neither(
