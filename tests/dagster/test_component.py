@@ -228,6 +228,35 @@ def test_what_an_op_would_not_use_is_refused_by_name(attributes: dict[str, Any],
     assert named in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.parametrize("field", ["warehouse", "api_key", "base_url", "dataset"])
+@pytest.mark.parametrize("variable", ["{{ env.TEST_UNSET }}", "{{ env.TEST_EMPTY }}"])
+def test_a_variable_that_is_not_set_is_named_where_it_stands(
+    field: str, variable: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("TEST_EMPTY", "")
+    with (
+        pytest.raises(Exception, match="Error while loading") as caught,
+        loaded(**{field: variable}),
+    ):
+        pass
+    said = "".join(traceback.format_exception(caught.value))
+    assert f"attributes.{field}" in said
+    assert f"{variable} is empty: set the variable" in said
+
+
+def test_variables_that_are_set_are_used(bench, monkeypatch: pytest.MonkeyPatch):
+    values = {
+        "API_KEY": bench.key, "BASE_URL": bench.server.url, "DATASET": "experiments",
+        "WAREHOUSE": f"duckdb:///{bench.folder / 'warehouse.duckdb'}",
+    }  # fmt: skip
+    for name, value in values.items():
+        monkeypatch.setenv(f"TEST_{name}", value)
+    with loaded(**{name.lower(): f"{{{{ env.TEST_{name} }}}}" for name in values}) as defs:
+        job = defs.resolve_implicit_global_asset_job_def()
+        assert job.execute_in_process(instance=bench.instance).success
+    assert bench.warehouse.query("select * from runs", "experiments").num_rows == 3
+
+
 def test_a_subclass_changes_specs_in_python():
     with loaded(Tagged) as defs:
         assert _asset(defs).get_asset_spec(HISTORY).tags["tier"] == "gold"
@@ -239,9 +268,13 @@ def test_two_of_them_are_in_one_location():
         assert len(both.resolve_asset_graph().get_all_asset_keys()) == 4
 
 
-def test_every_field_is_documented():
-    fields = {**WandbProjectComponent.model_fields, **WandbBackfill.model_fields}
-    assert [name for name, field in fields.items() if not field.description] == []
+@pytest.mark.parametrize("component", [WandbProjectComponent, WandbBackfill])
+def test_every_field_is_documented_in_the_schema_of_the_yaml(component: type):
+    fields = component.model().model_json_schema()["properties"]
+    assert fields.keys() == component.model_fields.keys()
+    assert [name for name, field in fields.items() if not field.get("description")] == []
+    names = ("recipe", "sql", "file") if component is WandbBackfill else ("api_key", "tables")
+    assert [name for name in names if not fields[name].get("examples")] == []
 
 
 def test_the_key_is_in_no_repr():

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 from dagster._core.remote_representation.external_data import RepositorySnap
+from dagster.components.testing import create_defs_folder_sandbox
 
 from wb_ops.dagster import (
     WandbBackfill,
@@ -161,6 +162,25 @@ def test_literals_of_a_component_are_nowhere(bench, keep, postgres: str):
         assert made in text
     assert bench.key not in text
     assert PASSWORD not in text
+
+
+@pytest.mark.parametrize("api_key", [KEY, "{{ env.TEST_KEY }}"], ids=["literal", "variable"])
+def test_the_key_of_yaml_is_in_no_snapshot(api_key: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TEST_KEY", KEY)
+    access = {"warehouse": "duckdb:///x.duckdb", "api_key": api_key}
+    attributes = {"entity": "ann", "project": "demo", **access, "has_sensor": True}
+    with create_defs_folder_sandbox() as sandbox:
+        sandbox.scaffold_component(
+            component_cls=WandbProjectComponent,
+            defs_yaml_contents={
+                "type": "wb_ops.dagster.WandbProjectComponent", "attributes": attributes
+            },
+            scaffold_params={"entity": "ann", "project": "demo"},
+        )  # fmt: skip
+        with sandbox.build_all_defs() as defs:
+            snapshot = snapshot_of(defs)
+    assert "WandbProjectComponent" in snapshot
+    assert KEY not in snapshot
 
 
 def snapshot_of(defs: dg.Definitions) -> str:

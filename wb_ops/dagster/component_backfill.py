@@ -3,11 +3,13 @@
 # No postponed annotations here: Dagster builds the YAML's schema from them as they stand.
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
 from pydantic import Field, model_validator
+
+from wb_ops.dagster.yaml_fields import field, text
 
 if TYPE_CHECKING:
     from wb_ops.dagster.options import WandbBackfillOptions
@@ -19,55 +21,69 @@ class WandbBackfill(dg.Model, dg.Resolvable):
     Exactly one of `recipe`, `sql` and `file` says which.
     """
 
-    name: str = Field(description="The asset's name.", examples=["best_val_acc"])
-    recipe: str | None = Field(
-        default=None,
-        description="A recipe on each run's full history: best, max_of, min_of, argmax, argmin, "
-        "first, last, at_best.",
-        examples=['best("val_acc")', 'best("val/loss", mode="min", also=["val/acc"])'],
+    name: Annotated[str, text("The asset's name.", "best_val_acc")]
+    recipe: Annotated[
+        str | None,
+        text(
+            "A recipe on each run's full history: best, max_of, min_of, argmax, argmin, "
+            "first, last, at_best.",
+            'best("val_acc")',
+            'best("val/loss", mode="min", also=["val/acc"])',
+        ),
+    ] = None
+    sql: Annotated[
+        str | None,
+        text(
+            "A SELECT on the project's tables of run_id and a column for each key.",
+            "select run_id, max(val_acc) as best_val_acc from history group by run_id",
+        ),
+    ] = None
+    file: Annotated[
+        str | None,
+        text(
+            "A CSV or parquet file with such columns, as the step's process sees it.",
+            "/data/labels.csv",
+        ),
+    ] = None
+    target: Annotated[
+        Literal["summary", "config", "tags", "notes"],
+        field(
+            "What the keys are. tags: true adds the tag that the key names, false removes "
+            "it. notes: the one key `notes`."
+        ),
+    ] = "summary"
+    filters: Annotated[
+        dict[str, Any] | None,
+        field(
+            "Which runs: a MongoDB-style filter. Default: the project's.",
+            {"state": "finished"},
+        ),
+    ] = None
+    policy: Annotated[
+        Literal["overwrite", "only_missing", "overwrite_if_older"],
+        field(
+            "overwrite: a value that differs. only_missing: no value that is there. "
+            "overwrite_if_older: only what a backfill wrote before the run last logged."
+        ),
+    ] = "overwrite"
+    max_changes: Annotated[
+        int | None,
+        field("A step that would write more values writes none and fails."),
+    ] = Field(default=None, ge=0)
+    safe: Annotated[bool, field("One run at a time, with two requests each, instead of 25.")] = (
+        False
     )
-    sql: str | None = Field(
-        default=None,
-        description="A SELECT on the project's tables of run_id and a column for each key.",
-        examples=["select run_id, max(val_acc) as best_val_acc from history group by run_id"],
-    )
-    file: str | None = Field(
-        default=None,
-        description="A CSV or parquet file with such columns, as the step's process sees it.",
-        examples=["/data/labels.csv"],
-    )
-    target: Literal["summary", "config", "tags", "notes"] = Field(
-        default="summary",
-        description="What the keys are. tags: true adds the tag that the key names, false removes "
-        "it. notes: the one key `notes`.",
-    )
-    filters: dict[str, Any] | None = Field(
-        default=None,
-        description="Which runs: a MongoDB-style filter. Default: the project's.",
-        examples=[{"state": "finished"}],
-    )
-    policy: Literal["overwrite", "only_missing", "overwrite_if_older"] = Field(
-        default="overwrite",
-        description="overwrite: a value that differs. only_missing: no value that is there. "
-        "overwrite_if_older: only what a backfill wrote before the run last logged.",
-    )
-    max_changes: int | None = Field(
-        default=None, ge=0, description="A step that would write more values writes none and fails."
-    )
-    safe: bool = Field(
-        default=False, description="One run at a time, with two requests each, instead of 25."
-    )
-    include_incomplete: bool = Field(
-        default=False,
-        description="Also write to runs whose history in the warehouse is incomplete or older.",
-    )
-    include_running: bool = Field(
-        default=False, description="Also write to runs that still log, which may overwrite it."
-    )
-    op: OpSpec | None = Field(
-        default=None,
-        description="Tags, pool and backfill policy of the step. Default pool: wandb_write.",
-    )
+    include_incomplete: Annotated[
+        bool,
+        field("Also write to runs whose history in the warehouse is incomplete or older."),
+    ] = False
+    include_running: Annotated[
+        bool, field("Also write to runs that still log, which may overwrite it.")
+    ] = False
+    op: Annotated[
+        OpSpec | None,
+        field("Tags, pool and backfill policy of the step. Default pool: wandb_write."),
+    ] = None
 
     @model_validator(mode="after")
     def _check(self) -> "WandbBackfill":

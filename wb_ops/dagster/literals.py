@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -33,12 +33,12 @@ def definition_without_key(resource: WandbResource) -> dg.ResourceDefinition:
 
     @contextmanager
     def wandb_resource(context: dg.InitResourceContext) -> Iterator[Any]:
-        config: Mapping[str, Any] = context.resource_config
+        config: dict[str, Any] = dict(context.resource_config)
         url = resource.base_url
         own_url = url.get_value() if isinstance(url, dg.EnvVar) else url
         if config.get("api_key") is None and config.get("base_url") == own_url:
-            context = context.replace_config({**config, "api_key": key})
-        with cls.from_resource_context_cm(context, nested) as access:
+            config["api_key"] = key
+        with cls(**config, **nested).process_config_and_initialize_cm() as access:
             yield access
 
     schema: Any = shown.get_resource_definition().config_schema
