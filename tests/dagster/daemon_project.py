@@ -56,13 +56,28 @@ refused = build_wandb_assets(**place("refused", api_key="wrong" * 10), pool="wan
 limited = build_wandb_assets(
     **place("limited"), pool="wandb_limited", op_tags={"dagster/priority": "1"}
 )
+# The next: its first request is limited too.
+limited_changes = build_wandb_changes(
+    entity="ann",
+    project="limited",
+    partitions_def=DAYS,
+    lookback=LOOKBACK,
+    pool="wandb_limited",
+    wandb=place("limited")["wandb"],
+)
 # Its worker is killed while it waits for the second of three histories.
 killed = build_wandb_assets(**place("killed", timeout_s=1000.0), pool=None, max_workers=1)
 
 
-@dg.asset(pool="wandb_limited")
-def meanwhile(literal: WandbResource) -> None:
-    """Can only run while `limited` does not hold the slot."""
+class Careless(dg.ConfigurableResource):
+    """A resource that Dagster keeps as it is."""
+
+    api_key: str
+
+
+@dg.asset(pool="wandb_limited", op_tags={"dagster/priority": "-1"})
+def meanwhile(literal: WandbResource, careless: Careless) -> None:
+    """The last to take the slot, and only while the other two do not hold it."""
 
 
 def job(name: str, *assets: Any, executor: dg.ExecutorDefinition = dg.in_process_executor) -> Any:
@@ -70,12 +85,12 @@ def job(name: str, *assets: Any, executor: dg.ExecutorDefinition = dg.in_process
 
 
 defs = dg.Definitions(
-    assets=[export, changes, daily, refused, limited, meanwhile, killed],
+    assets=[export, changes, daily, refused, limited, limited_changes, meanwhile, killed],
     jobs=[
         job("observe", changes.key),
         job("killed", killed),
         job("refused", refused),
-        job("limited", limited, meanwhile, executor=dg.multiprocess_executor),
+        job("limited", limited, limited_changes.key, meanwhile, executor=dg.multiprocess_executor),
     ],
     sensors=[
         build_finished_runs_sensor(
@@ -92,7 +107,10 @@ defs = dg.Definitions(
             "late_data", target=dg.AssetSelection.assets(daily), minimum_interval_seconds=5
         ),
     ],
-    resources={"literal": WandbResource(api_key=os.environ["TEST_LITERAL"])},
+    resources={
+        "literal": WandbResource(api_key=os.environ["TEST_LITERAL"]),
+        "careless": Careless(api_key=os.environ["TEST_CARELESS"]),
+    },
     # A process less for each run; `limited` has the usual executor.
     executor=dg.in_process_executor,
 )

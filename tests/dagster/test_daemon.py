@@ -29,8 +29,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 ROOT = Path(__file__).parents[2]
 PROJECT = Path(__file__).with_name("daemon_project.py")
 KEY = "canary" * 8
-# Given to the location as it should not be: Dagster keeps it, and the search has to find it.
-LITERAL = "parrot" * 8
+# Given to the location as it stands: to our resource, and to one that Dagster keeps as it is.
+LITERAL, CARELESS = "parrot" * 8, "magpie" * 8
 # Far more than it takes: other tests may have the machine too.
 PATIENCE_S = 500
 TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -117,7 +117,8 @@ def servers() -> Iterator[dict[str, DevServer]]:
         for name in ("demo", "refused", "limited"):
             running[name].seed_run("ann", name, "first", history=HISTORY)
         seed_30_days(running["daily"])
-        limit = Fault(Matcher(operation="Runs"), Responder.rate_limited(20), times=1)
+        # The first request of the export, then that of the observation.
+        limit = Fault(Matcher(operation="Runs"), Responder.rate_limited(20), times=2)
         running["limited"].faults.add(limit)
         for number in range(3):
             running["killed"].seed_run("ann", "killed", f"r{number}", history=HISTORY)
@@ -147,6 +148,7 @@ def dev(servers: dict[str, DevServer], tmp_path_factory: pytest.TempPathFactory)
         "PYTHONPATH": str(ROOT),
         "WANDB_API_KEY": KEY,
         "TEST_LITERAL": LITERAL,
+        "TEST_CARELESS": CARELESS,
         "TEST_FOLDER": str(folder),
         "TEST_TODAY": TODAY.isoformat(),
         **{f"TEST_{name.upper()}": server.url for name, server in servers.items()},
@@ -304,20 +306,34 @@ def test_a_late_edit_materializes_its_day_again_and_no_other(dev: Dev, range_run
     assert warehouse.query(sql, "ann__daily").to_pylist() == [{"loss": "0.125"}]
 
 
-def test_a_429_is_waited_for_while_another_step_has_the_slot(dev: Dev):
+@pytest.mark.parametrize("step", ["ann__limited_export", "ann__limited__changes"])
+def test_a_429_is_waited_for_while_another_step_has_the_slot(dev: Dev, step: str):
     run = dev.until_success(job_name="limited")
     kinds = dg.DagsterEventType
-    moments = {
-        (entry.step_key, entry.dagster_event.event_type): entry
-        for entry in dev.instance.all_logs(run.run_id)
-        if entry.dagster_event is not None
-    }
-    waits = moments["ann__limited_export", kinds.STEP_UP_FOR_RETRY]
-    again = moments["ann__limited_export", kinds.STEP_RESTARTED]
-    taken = moments["meanwhile", kinds.STEP_WORKER_STARTING]
+    (waits,) = events(dev, run, kinds.STEP_UP_FOR_RETRY, step)
+    (again,) = events(dev, run, kinds.STEP_RESTARTED, step)
     assert 20 <= waits.dagster_event.step_retry_data.seconds_to_wait <= 22
     assert again.timestamp - waits.timestamp >= 20
-    assert waits.timestamp < taken.timestamp < again.timestamp
+    taken = [one for one in events(dev, run, kinds.STEP_WORKER_STARTING) if one.step_key != step]
+    assert [one for one in taken if waits.timestamp < one.timestamp < again.timestamp]
+
+
+def test_an_observation_takes_the_slot_of_its_pool(dev: Dev):
+    run = dev.until_success(job_name="limited")
+    kinds = dg.DagsterEventType
+    (waits,) = events(dev, run, kinds.STEP_UP_FOR_RETRY, "ann__limited__changes")
+    (export_waits,) = events(dev, run, kinds.STEP_UP_FOR_RETRY, "ann__limited_export")
+    began = {one.step_key: one.timestamp for one in events(dev, run, kinds.STEP_WORKER_STARTING)}
+    assert export_waits.timestamp < began["ann__limited__changes"]
+    assert waits.timestamp < began["meanwhile"]
+
+
+def events(
+    dev: Dev, run: dg.DagsterRun, kind: dg.DagsterEventType, step: str | None = None
+) -> list[dg.EventLogEntry]:
+    """What happened in a run, to one step or to all."""
+    happened = dev.instance.all_logs(run.run_id, of_type=kind)
+    return [one for one in happened if step in (None, one.step_key)]
 
 
 def test_a_401_is_tried_once_and_the_run_is_not_run_again(dev: Dev):
@@ -335,5 +351,6 @@ def test_nothing_was_launched_twice_and_the_key_is_nowhere(dev: Dev, before_late
     assert len(dev.runs(job_name="refused")) == 1
     kept = dev.kept()
     assert "ann__demo" in kept
-    assert LITERAL in kept, "the search would not find a key that Dagster keeps"
+    assert CARELESS in kept, "the search would not find a key that Dagster keeps"
+    assert LITERAL not in kept
     assert KEY not in kept
