@@ -15,17 +15,28 @@ import wb_ops.dagster
 from dagster_defs import definitions
 from wb_ops.dagster import WarehouseResource
 
+DEPLOYABLE = """
+from dagster_defs.definitions import defs
+loaded = defs()
+"""
+COMPONENT = """
+from wb_ops.dagster import WandbBackfill, WandbProjectComponent
+best = WandbBackfill(name="best", recipe='best("val/acc")')
+loaded = dg.build_defs_for_component(WandbProjectComponent(
+    entity="ann", project="demo", warehouse="duckdb:////data/none.duckdb", has_sensor=True,
+    partitions="created_day", start_date="2026-01-01", lookback_days=14, backfills=[best],
+))
+"""
 LOAD = """
 import json, socket, sys
 def refuse(*args, **options): raise AssertionError("network")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 import dagster as dg
 before = set(sys.modules)
-from dagster_defs.definitions import defs
-loaded = defs()
+{load}
 dg.Definitions.validate_loadable(loaded)
-keys = sorted(key.to_user_string() for asset in loaded.assets for key in asset.keys)
-heavy = {"pandas", "pyarrow", "duckdb", "wandb", "airflow"} & set(sys.modules) - before
+keys = sorted(key.path[-1] for key in loaded.resolve_asset_graph().get_all_asset_keys())
+heavy = set("pandas pyarrow duckdb wandb airflow matplotlib".split()) & set(sys.modules) - before
 print(json.dumps([keys, sorted(heavy)]))
 """
 
@@ -35,16 +46,25 @@ def environment(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": root, **more}
 
 
-def test_it_loads_without_network_key_or_heavy_imports():
+@pytest.mark.parametrize(
+    ("load", "assets"),
+    [
+        (DEPLOYABLE, ["history", "runs"]),
+        (COMPONENT, ["best", "changes", "history", "runs"]),
+    ],
+    ids=["dagster_defs", "component"],
+)
+def test_it_loads_without_network_key_or_heavy_imports(load: str, assets: list[str]):
     env = environment(
         WB_OPS_ENTITY="ann", WB_OPS_PROJECT="demo", WB_OPS_WAREHOUSE="duckdb:////data/none.duckdb"
     )
+    program = LOAD.replace("{load}", load)
     done = subprocess.run(
-        [sys.executable, "-c", LOAD], env=env, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", program], env=env, capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0, done.stderr
     keys, heavy = json.loads(done.stdout)
-    assert keys == ["ann__demo/history", "ann__demo/runs"]
+    assert keys == assets
     assert heavy == []
 
 
