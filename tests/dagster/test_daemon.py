@@ -323,9 +323,10 @@ def test_an_observation_takes_the_slot_of_its_pool(dev: Dev):
     kinds = dg.DagsterEventType
     (waits,) = events(dev, run, kinds.STEP_UP_FOR_RETRY, "ann__limited__changes")
     (export_waits,) = events(dev, run, kinds.STEP_UP_FOR_RETRY, "ann__limited_export")
-    began = {one.step_key: one.timestamp for one in events(dev, run, kinds.STEP_WORKER_STARTING)}
-    assert export_waits.timestamp < began["ann__limited__changes"]
-    assert waits.timestamp < began["meanwhile"]
+    first, *_again = events(dev, run, kinds.STEP_WORKER_STARTING, "ann__limited__changes")
+    (meanwhile,) = events(dev, run, kinds.STEP_WORKER_STARTING, "meanwhile")
+    assert export_waits.timestamp < first.timestamp
+    assert waits.timestamp < meanwhile.timestamp
 
 
 def events(
