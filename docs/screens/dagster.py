@@ -21,7 +21,7 @@ from typing import Any
 
 import requests
 from browser import browser_page, end, free_port, wait_for
-from playwright.sync_api import Page
+from playwright.sync_api import Page, ViewportSize
 
 from demo.train import main as train
 from wb_ops.devserver import DevServer
@@ -30,6 +30,7 @@ FOLDER = Path(__file__).parent
 ROOT = FOLDER.parents[1]
 ENTITY, PROJECT = "vision", "digits"
 PLACE = {"repositoryLocationName": "dagster_defs.definitions", "repositoryName": "__repository__"}
+SIZE: ViewportSize = {"width": 1280, "height": 1000}
 # Paths of this checkout and of temporary folders are of no interest to others.
 SHORTEN = """(roots) => {
     const walker = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
@@ -38,6 +39,15 @@ SHORTEN = """(roots) => {
             walker.currentNode.data = walker.currentNode.data.replaceAll(root, "");
         }
     }
+}"""
+
+# The curves open in a dialog amid a page that is dimmed. Beside short values both are seen.
+UNDIM = "[class*=overlay-backdrop] { background: none !important; }"
+MOVE_ASIDE = """(top) => {
+    let box = [...document.querySelectorAll("button")].find((one) => one.textContent === "Close");
+    while (box.parentElement.getBoundingClientRect().width < innerWidth) box = box.parentElement;
+    const at = box.getBoundingClientRect();
+    box.style.transform = `translate(${innerWidth - at.right - 24}px, ${top - at.top}px)`;
 }"""
 
 
@@ -144,7 +154,7 @@ def main() -> None:
         log_runs(folder, server)
         dagster = Dagster(folder, server)
         with dagster.running(), browser_page() as page:
-            page.set_viewport_size({"width": 1280, "height": 1000})
+            page.set_viewport_size(SIZE)
             pictures(Camera(page, dagster))
     shutil.rmtree(folder)
 
@@ -170,9 +180,14 @@ def pictures(camera: Camera) -> None:
     camera.open("asset-groups/", "best_metrics")
     camera.shoot("graph", x=600, y=350, width=620, height=370)
     camera.open(f"assets/{dataset}/history?view=events", "wandb/curves")
+    camera.page.set_viewport_size({"width": 1860, "height": 1130})
+    camera.page.add_style_tag(content=UNDIM)
     camera.page.locator("tr", has_text="wandb/curves").get_by_text("Markdown").click()
     camera.page.wait_for_timeout(1500)
-    camera.shoot("asset", x=240, y=0, width=1040, height=1000)
+    row = camera.page.get_by_text("wandb/runs_written").bounding_box() or {}
+    camera.page.evaluate(MOVE_ASIDE, row["y"])
+    camera.shoot("asset", x=240, y=0, width=1620, height=1130)
+    camera.page.set_viewport_size(SIZE)
     dagster.set_key("0" * 40)
     run_id, _ = dagster.launch("wandb_hourly")
     camera.open(f"runs/{run_id}?logs=step%3A{dataset}_export", "AuthenticationFailed")
