@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +24,7 @@ from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 REQUEST = BackfillRequest(
     "ann", "trials", compute=lambda run: {"best": 1}, filters={"name": {"$in": ["r00", "r01"]}}
 )
+TOO_COMPLEX = '{"errors": [{"message": "query too complex"}]}'
 FULL = '{"acc": 0.5, "best": 0, "theirs": 1.50}'
 TextOf = Callable[..., Any]
 # The plan lists the runs, the batch reads them before its write, then they are read back.
@@ -53,13 +53,6 @@ def meanwhile(
 
 def write(api: Api, warehouse: Warehouse, request: BackfillRequest = REQUEST) -> Any:
     return execute_backfill(plan_backfill(request, api, warehouse), api, warehouse)
-
-
-def journaled(warehouse: Warehouse) -> tuple[str, str]:
-    """What the journal says of r00: event and note."""
-    sql = "select event, note from _wb_backfills where run_id = 'r00' and event <> 'intent'"
-    (line,) = warehouse.query(sql, "ann__trials").to_pylist()
-    return line["event"], line["note"]
 
 
 @pytest.mark.parametrize(
@@ -190,62 +183,6 @@ def test_one_refused_write_does_not_end_the_watch_for_others(
     assert json.loads(text_of("r00")) == {"acc": 0.5, "best": 1, "theirs": 1.5, "new": 1}
 
 
-def test_their_value_of_our_key_that_cannot_be_put_back_is_on_record(
-    api: Api, warehouse: Warehouse, server: DevServer
-):
-    server.faults.add(Fault(Matcher(operation="UpsertBucket", nth=2), Responder.error(403)))
-    meanwhile(server, summary='{"acc": 0.5, "best": 7.50, "theirs": 2}')
-    with pytest.raises(PermissionDenied) as caught:
-        write(api, warehouse)
-    assert [value.run_id for value in caught.value.report.unverified] == ["r00"]
-    event, note = journaled(warehouse)
-    assert (event, "best: 7.50" in note) == ("unverified", True)
-    assert "theirs: 2" in note
-
-
-@pytest.mark.parametrize(
-    ("theirs", "event", "told"),
-    [
-        ('{"acc": 0.5, "best": 0, "theirs": 2.50}', "written", "theirs: 2.50"),
-        ('{"acc": 0.5, "best": 7.50, "theirs": 1.50}', "unverified", "best: 7.50"),
-    ],
-    ids=["their key", "our key"],
-)
-def test_what_the_server_refuses_to_take_back_is_on_record_though_all_else_is_written(
-    api: Api, warehouse: Warehouse, server: DevServer, caplog: pytest.LogCaptureFixture,
-    theirs: str, event: str, told: str,
-):  # fmt: skip
-    meanwhile(server, summary=theirs)
-    body = json.dumps({"errors": [{"message": "the summary of this run is too large"}]})
-    refusal = Responder(status=200, body=body)
-    server.faults.add(Fault(Matcher(operation="UpsertBucket", nth=2), refusal))
-    with nullcontext() if event == "written" else pytest.raises(OutcomeUnknown):
-        write(api, warehouse)
-    kept, note = journaled(warehouse)
-    assert (kept, told in note) == (event, True)
-    assert f"run r00: {told.split(':')[0]} of other writers may be lost" in caplog.text
-
-
-@pytest.mark.parametrize(
-    ("theirs", "told"),
-    [
-        ('{"acc": 0.5, "best": 0, "theirs": 2.50}', "theirs: 2.50"),
-        (FULL.replace("}", ', "new": 1.50}'), "new: 1.50"),
-    ],
-    ids=["changed", "added"],
-)
-def test_what_cannot_be_put_back_into_a_run_that_became_read_only_is_on_record(
-    api: Api, warehouse: Warehouse, server: DevServer, caplog: pytest.LogCaptureFixture,
-    theirs: str, told: str,
-):  # fmt: skip
-    meanwhile(server, summary=theirs)
-    meanwhile(server, nth=READING_BACK, operation="Runs", read_only=True)
-    assert len(write(api, warehouse).written) == 2
-    event, note = journaled(warehouse)
-    assert (event, told in note) == ("written", True)
-    assert f"run r00: {told.split(':')[0]} of other writers may be lost" in caplog.text
-
-
 @pytest.mark.parametrize("message", ["context deadline exceeded", "rate limit exceeded"])
 def test_a_write_that_may_have_been_carried_out_is_not_sent_again_blind(
     api: Api, warehouse: Warehouse, server: DevServer, message: str
@@ -360,15 +297,47 @@ def test_members_of_others_are_put_back_though_the_run_logs_again(
     assert json.loads(text_of("r00"))["new"] == 1
 
 
+@pytest.mark.parametrize("status", [400, 200])
 def test_a_server_that_takes_one_write_in_a_request_is_written_to_and_watched(
-    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf, status: int
 ):
-    many = Matcher(document="*run1: upsertBucket*")
-    server.faults.add(Fault(many, Responder.error(400, "query too complex"), times=None))
+    too_many = Responder(status=status, body=TOO_COMPLEX)
+    server.faults.add(Fault(Matcher(document="*run1: upsertBucket*"), too_many, times=None))
     meanwhile(server, nth=3, summary=FULL.replace("}", ', "new": 1}'))
     report = write(api, warehouse)
     assert (len(report.written), report.watched, report.repaired) == (2, True, 1)
     assert json.loads(text_of("r00"))["new"] == 1
+
+
+@pytest.mark.parametrize("status", [400, 200])
+def test_what_a_server_takes_in_a_request_is_found_out_once(
+    api: Api, warehouse: Warehouse, server: DevServer, status: int, monkeypatch: pytest.MonkeyPatch
+):
+    """It takes six: the first 25 tell, the second are sent six at a time from the start."""
+    monkeypatch.setattr("wb_ops.backfill.execute.BATCHES_AT_A_TIME", 1)
+    names = [f"s{index:02}" for index in range(50)]
+    server.seed_runs(
+        {"entity": "ann", "project": "trials", "run_id": name, "summary": FULL} for name in names
+    )
+    too_many = Responder(status=status, body=TOO_COMPLEX)
+    server.faults.add(Fault(Matcher(document="*run6: upsertBucket*"), too_many, times=None))
+    report = write(api, warehouse, replace(REQUEST, filters={"name": {"$in": names}}))
+    assert len(report.written) == 50
+    # Is it the asking that is refused? No. Then 25 and 12 are too many.
+    assert server.requests.operations().count("UpsertBucket") == 1 + 2 + 5 + 5
+
+
+def test_a_refusal_of_the_whole_because_of_one_run_is_told_of_that_run(
+    api: Api, warehouse: Warehouse, server: DevServer
+):
+    """The first write is both runs', the second asks whether the server answers, then r00's."""
+    for nth in (1, 3):
+        refusal = Responder(status=200, body=TOO_COMPLEX)
+        server.faults.add(Fault(Matcher(operation="UpsertBucket", nth=nth), refusal))
+    with pytest.raises(InvalidRequest, match="too complex; all others are written") as caught:
+        write(api, warehouse)
+    assert [value.run_id for value in caught.value.report.failed] == ["r00"]
+    assert [value.run_id for value in caught.value.report.written] == ["r01"]
 
 
 def test_a_run_that_is_deleted_between_reading_and_writing_is_told(

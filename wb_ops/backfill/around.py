@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from wb_ops.backfill.planned import PlannedValue
-from wb_ops.backfill.targets import Edit, Target, Texts, read_members, read_values
+from wb_ops.backfill.targets import Edit, Target, Texts, read_members, read_values, value_of
 from wb_ops.client.comparison import holds, same_json
 from wb_ops.client.source import Node
-from wb_ops.errors import MalformedResponse
+
+# Members of other writers to put back into a run, by their keys.
+Owed = dict[str, PlannedValue]
 
 
 def replaced(base: Node, before: Mapping[str, Any], target: Target) -> Texts:
@@ -26,22 +28,39 @@ def replaced(base: Node, before: Mapping[str, Any], target: Target) -> Texts:
     }
 
 
-def missing(members: Mapping[str, str], node: Node, target: Target) -> dict[str, str]:
-    """Members of others that a run does not have."""
-    try:
-        now = read_members(node, target)
-    except MalformedResponse:
-        return {}  # no member of an unreadable document can be put back
-    return {key: text for key, text in members.items() if key not in now}
+def owed_by(run_id: str, edit: Edit, base: Node, before: Mapping[str, Any], target: Target) -> Owed:
+    """What a write of ours has taken away by its own answer, before anybody looks at the run.
+
+    Raises:
+        MalformedResponse: a document is not a JSON object (retry: backoff).
+    """
+    held, found = read_values(base, target), read_values(before, target)
+    owed: Owed = {}
+    for key, text in replaced(base, before, target).items():
+        if key in edit.ours and holds(found.get(key), edit.ours[key]):
+            continue
+        left = edit.ours.get(key, held.get(key))
+        if key in edit.theirs:
+            left = value_of(edit.theirs[key], target)
+        owed[key] = owed_value(run_id, key, left, text, target)
+    return owed
 
 
-def with_owed(note: str | None, owed: Texts | None) -> str | None:
-    """A note that keeps the text of members of others that are not put back."""
-    if not owed:
-        return note
-    members = ", ".join(f"{key}: {text or '(removed)'}" for key, text in owed.items())
-    told = f"replaced members of others, not put back by then: {members}"
-    return told if note is None else f"{note}; {told}"
+def owed_value(
+    run_id: str, key: str, left: str | None, text: str | None, target: Target
+) -> PlannedValue:
+    """A member to put back: the value that our write left there, the text that was there."""
+    return PlannedValue(run_id, key, left, text, "put_back", target=target)
+
+
+def still_owed(owed: Owed, node: Node, target: Target) -> Owed:
+    """Those that are as our write left them; for others somebody else has cared.
+
+    Raises:
+        MalformedResponse: the document is not a JSON object (retry: backoff).
+    """
+    now = read_values(node, target)
+    return {key: value for key, value in owed.items() if holds(now.get(key), value.old)}
 
 
 class Around:
@@ -62,6 +81,10 @@ class Around:
         self._found = {} if before is None else read_values(before, target)
         self._replaced = {} if before is None else replaced(base, before, target)
 
+    def now(self, key: str) -> str | None:
+        """The value that the run holds."""
+        return self._now.get(key)
+
     def lost_members(self) -> Texts:
         """Members of others to put back: key -> text, None for one that they had removed."""
         lost = {
@@ -73,18 +96,6 @@ class Around:
             if key not in lost and not self._is(key, text) and self._is(key, self._base.get(key)):
                 lost[key] = text
         return lost
-
-    def theirs(self) -> dict[str, str]:
-        """New members of others that we answer for, now that our write has replaced them.
-
-        Not those whose value others changed: which of two values is the newer one, and which a
-        stale writer brought back, nobody can tell later. Those are put back at once or never.
-        """
-        return {
-            key: text
-            for key, text in self._replaced.items()
-            if text is not None and key not in self._base and key not in self._edit.ours
-        }
 
     def put_back(self) -> int:
         """How many members of others were lost and are there again."""

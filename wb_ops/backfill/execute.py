@@ -138,7 +138,8 @@ def _write_all(
             on_progress(done, len(values))
             sweep.look_at_due()
         sweep.finish()
-        ledger.close(values, f"not begun: {sweep.error or 'the journal could not be written to'}")
+        why = f"not begun: {sweep.error or 'the journal could not be written to'}"
+        ledger.close((value for value in values if value.action == "set"), why)
     finally:
         ledger.report.watched = writer.watches
         ledger.flush()

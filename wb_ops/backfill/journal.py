@@ -20,15 +20,19 @@ from wb_ops.warehouse import Owner, Warehouse
 
 # `written`, `unchanged` (it was there already), `conflict` (another writer's value was left
 # alone) and `gone` (the run was deleted) are final. `unverified`, `failed` (refused) and `not_sent`
-# (an error that may pass came before the write) can be tried again.
+# (an error that may pass came before the write) can be tried again. A member of another writer that
+# a write of ours has replaced is `owed`: `old_value` is what our write left, `new_value` what was
+# there. It is `settled` when it is there again, or nobody can put it back any more.
 Event = Literal[
-    "intent", "written", "unchanged", "conflict", "gone", "unverified", "failed", "not_sent"
-]
+    "intent", "written", "unchanged", "conflict", "gone", "unverified", "failed", "not_sent",
+    "owed", "settled",
+]  # fmt: skip
 Outcome = tuple[PlannedValue, Event, str | None]
 TABLE = "_wb_backfills"
 # How the note of an undo's intents begins; the id of what it takes back follows.
 UNDO_OF = "undo of "
-FINAL = frozenset({"written", "unchanged", "conflict", "gone"})
+OF_OTHERS = frozenset({"owed", "settled"})
+FINAL = frozenset({"written", "unchanged", "conflict", "gone", "settled"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +139,7 @@ def last_written(
     """
     table = _read(warehouse, dataset)
     lines = table.filter(pc.equal(table["target"], target)).to_pylist()
+    lines = [line for line in lines if line["event"] not in OF_OTHERS]
     undone = _undone(lines)
     held: dict[tuple[str, str], Entry | None] = {}
     replaced: dict[tuple[str, str, str], Entry | None] = {}
@@ -163,9 +168,12 @@ def _is_held(line: Mapping[str, Any], now: Callable[[str, str], str | None]) -> 
     return holds(now(line["run_id"], line["key"]), line["new_value"])
 
 
-def _by_time(line: Mapping[str, object]) -> tuple[object, bool]:
-    """Lines of one append share their time: an outcome comes after its intent."""
-    return line["recorded_at"], line["event"] != "intent"
+def _by_time(line: Mapping[str, object]) -> tuple[object, bool, bool]:
+    """Lines of one append share their time: an outcome comes after its intent.
+
+    What is settled and owed at the same time is taken for owed.
+    """
+    return line["recorded_at"], line["event"] != "intent", line["event"] == "owed"
 
 
 def list_backfills(warehouse: Warehouse, dataset: str) -> list[BackfillRecord]:
@@ -204,7 +212,12 @@ def _entries(lines: list[dict[str, object]]) -> list[Entry]:
     first: dict[tuple[object, ...], dict[str, object]] = {}
     latest: dict[tuple[object, ...], dict[str, object]] = {}
     for line in sorted(lines, key=_by_time):
-        cell = (line["run_id"], line["target"], line["key"])
+        is_of_others = line["event"] in OF_OTHERS
+        cell = (line["run_id"], line["target"], line["key"], is_of_others)
+        if is_of_others:
+            # What is owed there may change, and be owed again.
+            first[cell] = latest[cell] = line
+            continue
         first.setdefault(cell, line)
         # A value that is written stays so, whatever a later attempt says of it.
         if cell not in latest or latest[cell]["event"] not in FINAL:

@@ -44,8 +44,8 @@ class BackfillPlan:
 
     @property
     def to_set(self) -> tuple[PlannedValue, ...]:
-        """The values that will be written."""
-        return tuple(value for value in self.values if value.action == "set")
+        """The values that will be written, and the members of others that will be put back."""
+        return tuple(value for value in self.values if value.action in ("set", "put_back"))
 
     @property
     def counts(self) -> dict[str, int]:

@@ -13,9 +13,12 @@ from typing import Literal
 
 from wb_ops.backfill.targets import Target
 
-Action = Literal["set", "unchanged", "conflict", "skipped"]
+# `put_back` concerns a member of another writer: a write of ours had replaced it.
+Action = Literal["set", "put_back", "unchanged", "conflict", "skipped"]
 COLUMNS = ("run_id", "target", "key", "action", "reason", "old", "new")
 MAX_CELL = 40
+# The reason of a member that the journal has as owed.
+OWED = "owed to another writer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +26,9 @@ class PlannedValue:
     """One key of one run: what is there, what shall be, and what will be done.
 
     `old` and `new` are JSON texts; `old` is None where the key is not there, `new` where it
-    shall not be there (or, of a skipped value, where none was computed).
+    shall not be there (or, of a skipped value, where none was computed). Of a member that is put
+    back, `old` is what our write left there, and `new` what its writer had there; of a config, with
+    its description.
     """
 
     run_id: str
@@ -33,6 +38,11 @@ class PlannedValue:
     action: Action
     reason: str = ""
     target: Target = "summary"
+
+    @property
+    def is_recorded(self) -> bool:
+        """Whether this is a member that the journal has as owed."""
+        return self.action == "put_back" and self.reason == OWED
 
     def __str__(self) -> str:
         return f"{self.run_id}  {self.key}: {self.old or '(none)'} -> {self.new or '(none)'}"

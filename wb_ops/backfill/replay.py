@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import replace
 
-from wb_ops.backfill.journal import FINAL, Entry, read_entries
+from wb_ops.backfill.journal import FINAL, OF_OTHERS, Entry, read_entries
 from wb_ops.backfill.lookup import Found, look_up
-from wb_ops.backfill.planned import PlannedValue
+from wb_ops.backfill.planned import OWED, PlannedValue
 from wb_ops.backfill.policy import NO_RUN, UNLISTED, why_not
 from wb_ops.backfill.request import BackfillRequest
 from wb_ops.backfill.targets import read_values
@@ -17,6 +17,8 @@ from wb_ops.errors import MalformedResponse
 from wb_ops.warehouse import Warehouse
 
 CHANGED = "changed by another writer since"
+IS_OWED = "another writer's value is owed there: resume first"
+PUT_BACK = "changed by another writer while we wrote: put back"
 
 
 def planned_again(
@@ -38,28 +40,48 @@ def planned_again(
         wanted = [
             replace(entry, old=entry.new, new=entry.old)
             for entry in entries
-            if entry.event not in FINAL or entry.event == "written"
+            if entry.event == "written" or entry.event not in FINAL | OF_OTHERS
         ]
     else:
         wanted = [entry for entry in entries if entry.event not in FINAL]
+    owed = {(entry.run_id, entry.key) for entry in entries if entry.event == "owed"}
     found = look_up(source, sorted({entry.run_id for entry in wanted}))
     if found.broken and not found.nodes:
         raise next(iter(found.broken.values()))
-    planned = list(_planned(request, wanted, found))
+    planned = list(_planned(request, wanted, found, owed))
     return (None if request.undo else backfill_id), planned
 
 
 def _planned(
-    request: BackfillRequest, wanted: Sequence[Entry], found: Found
+    request: BackfillRequest, wanted: Sequence[Entry], found: Found, owed: Set[tuple[str, str]]
 ) -> Iterator[PlannedValue]:
     for entry in wanted:
         value = PlannedValue(
             entry.run_id, entry.key, entry.old, entry.new, "skipped", target=entry.target
         )
+        node = found.nodes.get(entry.run_id)
         if entry.run_id in found.broken:
             yield replace(value, reason=UNLISTED)
+        elif entry.event == "owed":
+            yield _decided_of_others(value, node)
+        elif (entry.run_id, entry.key) in owed:
+            yield _decided_owed(request, value)
         else:
-            yield _decided(request, value, found.nodes.get(entry.run_id))
+            yield _decided(request, value, node)
+
+
+def _decided_of_others(value: PlannedValue, node: Node | None) -> PlannedValue:
+    """A member of another writer: whether it is still to be put back is seen when we write."""
+    if node is not None and node.get("readOnly"):
+        return replace(value, reason="read-only")
+    return replace(value, action="put_back", reason=OWED)
+
+
+def _decided_owed(request: BackfillRequest, value: PlannedValue) -> PlannedValue:
+    """A value of ours in whose place another writer's one belongs."""
+    if request.undo:
+        return replace(value, reason=IS_OWED)
+    return replace(value, action="conflict", reason=PUT_BACK)
 
 
 def _decided(request: BackfillRequest, value: PlannedValue, node: Node | None) -> PlannedValue:

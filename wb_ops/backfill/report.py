@@ -28,6 +28,8 @@ class BackfillReport:
         left: of an undo or a resume, the skipped values, each with its `reason`: the run was
             deleted, logs, or is read-only.
         repaired: members of other writers that our write had replaced and that were put back.
+        owed: members of other writers that our write had replaced and that are not put back: the
+            journal has them, and `resume` puts them back.
         rewritten: values that were written, lost to another writer, and written again.
         window_s: the longest time between our reading of a run and the answer to our write of
             it: what others wrote to that run in this time was looked for, and put back.
@@ -52,6 +54,7 @@ class BackfillReport:
     window_s: float = 0.0
     rewritten: int = 0
     watched: bool = True
+    owed: list[PlannedValue] = field(default_factory=list)
 
     @property
     def runs(self) -> int:
@@ -81,11 +84,12 @@ class BackfillReport:
             "failed": self.failed,
             "not_sent": self.not_sent,
             "gone": self.gone,
+            "owed": self.owed,
         }
         for value, event, _ in outcomes:
             if event in lists:
                 lists[event].append(value)
-            else:
+            elif event == "unchanged":
                 self.unchanged += 1
 
     def __str__(self) -> str:
@@ -100,6 +104,7 @@ class BackfillReport:
             "not verified": len(self.unverified),
             "lost and written again": self.rewritten,
             "of others put back": self.repaired,
+            "owed to others (resume)": len(self.owed),
         }
         told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         runs = [f"{run} ({why})" for run, why in {v.run_id: v.reason for v in self.left}.items()]

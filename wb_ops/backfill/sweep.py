@@ -13,10 +13,11 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from wb_ops.backfill.around import missing
+from wb_ops.backfill.account import warn_of_lost
+from wb_ops.backfill.around import Owed, still_owed
 from wb_ops.backfill.batch import Batch
 from wb_ops.backfill.journal import Event, Outcome
 from wb_ops.backfill.ledger import Ledger
@@ -35,8 +36,6 @@ MAX_SWEEPS = 10
 SETTLE_WINDOWS = 4
 MIN_SETTLE_S = 0.2
 LOGS_ON = "the run logs on and has replaced what was written: plan again when it has ended"
-
-Lost = tuple[list[PlannedValue], dict[str, dict[str, str]]]
 
 
 @dataclass(slots=True)
@@ -99,25 +98,35 @@ class Sweep:
             self.error = self.error or error
             self._waiting += batches
             return
-        values, theirs = self._lost(batches, found)
-        for batch in self._again(values, theirs):
+        for batch in self._again(self._lost(batches, found)):
             self.add(batch)
 
-    def _lost(self, batches: Sequence[Batch], found: Found) -> Lost:
+    def _lost(self, batches: Sequence[Batch], found: Found) -> list[PlannedValue]:
         """Tell what is as it should be, or cannot be any more; return what is missing."""
-        values: list[PlannedValue] = []
-        theirs: dict[str, dict[str, str]] = {}
+        lost: list[PlannedValue] = []
         for batch in batches:
             for outcome in batch.outcomes:
                 if outcome[1] == "written" and (told := self._seen(outcome, found, batch.is_again)):
                     self.ledger.add([told])
                 elif outcome[1] == "written":
-                    values.append(outcome[0])
-            for run_id, members in batch.theirs.items():
-                node = found.nodes.get(run_id)
-                if node and (lost := missing(members, node, self.writer.target)):
-                    theirs[run_id] = lost
-        return values, theirs
+                    lost.append(outcome[0])
+            for run_id, owed in batch.theirs.items():
+                lost += self._lost_members(run_id, owed, found)
+        return lost
+
+    def _lost_members(self, run_id: str, owed: Owed, found: Found) -> Iterable[PlannedValue]:
+        """Members of others to put back again; what cannot be seen now is owed."""
+        if run_id not in found.nodes and run_id not in found.broken:
+            return ()  # the run was deleted
+        try:
+            return still_owed(owed, found.nodes[run_id], self.writer.target).values()
+        except (KeyError, MalformedResponse):
+            self._tell_owed(run_id, owed)
+            return ()
+
+    def _tell_owed(self, run_id: str, owed: Owed) -> None:
+        warn_of_lost(run_id, owed.values())
+        self.ledger.add((value, "owed", None) for value in owed.values())
 
     def _seen(self, outcome: Outcome, found: Found, is_again: bool) -> Outcome | None:
         """What to tell of a value; None where it is missing and is to be written again."""
@@ -141,18 +150,16 @@ class Sweep:
             return None
         return value, "conflict", "changed by another writer after we wrote"
 
-    def _again(
-        self, values: Sequence[PlannedValue], theirs: dict[str, dict[str, str]]
-    ) -> Iterator[Batch]:
-        run_ids = sorted({*(value.run_id for value in values), *theirs})
-        self.ledger.report.rewritten += len(values)
+    def _again(self, lost: Sequence[PlannedValue]) -> Iterator[Batch]:
+        run_ids = sorted({value.run_id for value in lost})
+        ours = sum(value.action == "set" for value in lost)
+        self.ledger.report.rewritten += ours
         if run_ids:
-            log.info("%d values were lost to other writers and are written again", len(values))
+            log.info("%d values were lost to other writers and are written again", ours)
         for at in range(0, len(run_ids), self.runs_each):
             some = set(run_ids[at : at + self.runs_each])
-            members = {run_id: theirs[run_id] for run_id in some if run_id in theirs}
-            ours = [value for value in values if value.run_id in some]
-            yield Batch(self.writer, ours, members, is_again=True).write()
+            values = [value for value in lost if value.run_id in some]
+            yield Batch(self.writer, values, is_again=True).write()
 
     def _give_up(self) -> None:
         """Tell what was not seen again: with an error, or after the last sweep."""
@@ -163,8 +170,8 @@ class Sweep:
             self.ledger.add(
                 (value, event, why) for value, was, _ in batch.outcomes if was == "written"
             )
-            for run_id, members in batch.theirs.items():
-                log.warning("run %s: %s of others may be lost", run_id, ", ".join(members))
+            for run_id, owed in batch.theirs.items():
+                self._tell_owed(run_id, owed)
         self._waiting = []
 
 

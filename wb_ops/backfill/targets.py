@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 from wb_ops.client.documents import split_members
 from wb_ops.errors import MalformedResponse
@@ -43,9 +43,21 @@ def read_values(node: Mapping[str, Any], target: Target) -> dict[str, str]:
         MalformedResponse: the document is not a JSON object (retry: backoff).
     """
     members = read_members(node, target)
-    if target != "config":
-        return members
-    return {key: _config_value(text) for key, text in members.items()}
+    return {key: value_of(text, target) for key, text in members.items()}
+
+
+@overload
+def value_of(member: str, target: Target) -> str: ...
+@overload
+def value_of(member: None, target: Target) -> None: ...
+def value_of(member: str | None, target: Target) -> str | None:
+    """The value of a member: in a config it stands beside its description."""
+    if target != "config" or member is None:
+        return member
+    try:
+        return split_members(member).get("value", member)
+    except MalformedResponse:
+        return member
 
 
 def read_members(node: Mapping[str, Any], target: Target) -> dict[str, str]:
@@ -94,10 +106,3 @@ def _parts_of(target: Target, edit: Edit, base: Node) -> dict[str, Any]:
 
 def _there(texts: Texts) -> dict[str, str]:
     return {key: text for key, text in texts.items() if text is not None}
-
-
-def _config_value(member: str) -> str:
-    try:
-        return split_members(member).get("value", member)
-    except MalformedResponse:
-        return member

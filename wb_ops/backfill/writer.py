@@ -57,9 +57,12 @@ class Writer:
     ) -> tuple[Befores, CommError | None]:
         before: Befores = {}
         first: CommError | None = None
-        for at in range(0, len(changes), most):
+        at = 0
+        while at < len(changes):
+            # A part may have found out that the server takes less.
+            some = changes[at : at + min(most, self.most or most)]
             try:
-                found, error = self._send(base, changes[at : at + most])
+                found, error = self._send(base, some)
             except CommError as raised:
                 if at == 0:
                     raise
@@ -67,6 +70,7 @@ class Writer:
                 return before, first or raised
             before |= found
             first = first or error
+            at += len(some)
         return before, first
 
     def _send(
@@ -79,14 +83,24 @@ class Writer:
             if watches and self._stops_watching(error, base[changes[0].run_id]):
                 return {}, None
             if _is_of_the_form(error) and len(changes) > 1:
-                self.most = len(changes) // 2
-                log.warning("%s; writing to %d runs in a request", error, self.most)
-                return self._send_parts(base, changes, self.most)
+                return self._send_halves(base, changes, error)
             if not _is_told_by_reading(error):
                 raise
             return _after(error, changes)
         self.can_watch = self.can_watch or watches
         return before, None
+
+    def _send_halves(
+        self, base: Mapping[str, Node], changes: Sequence[Change], refused: CommError
+    ) -> tuple[Befores, CommError | None]:
+        """Send what was refused as a whole: it is too much at a time, or one run is at fault."""
+        half = len(changes) // 2
+        log.warning("%s; writing to %d runs in a request", refused, half)
+        before, error = self._send_parts(base, changes, half)
+        if error is None:
+            # No run was at fault.
+            self.most = min(half, self.most or half)
+        return before, error
 
     def _stops_watching(self, error: CommError, fresh: Node) -> bool:
         """Whether it is the asking that is refused, and not what was written; tried once."""
@@ -118,9 +132,13 @@ def is_of_one_run(error: CommError) -> bool:
 
 
 def _is_of_the_form(error: CommError) -> bool:
-    """Whether the request was refused as it stands, before anything in it was carried out."""
-    statuses = (None, _GRAPHQL_ERRORS, _CONFLICT)
-    return isinstance(error, InvalidRequest) and error.http_status not in statuses
+    """Whether the request was refused as it stands, before anything in it was carried out.
+
+    GraphQL says so by an answer without data: what a field refuses leaves those of the others.
+    """
+    if not isinstance(error, InvalidRequest) or error.http_status in (None, _CONFLICT):
+        return False
+    return error.http_status != _GRAPHQL_ERRORS or error.partial is None
 
 
 def _is_told_by_reading(error: CommError) -> bool:

@@ -17,7 +17,9 @@ from wb_ops.backfill.plan import MAX_SHOWN
 from wb_ops.backfill.planned import COLUMNS
 from wb_ops.cli.progress import progress_bar
 
-_ACTION_STYLES = {"set": "green", "conflict": "red", "skipped": "yellow", "unchanged": "dim"}
+_ACTION_STYLES = {
+    "set": "green", "put_back": "green", "conflict": "red", "skipped": "yellow", "unchanged": "dim"
+}  # fmt: skip
 _DIFF_COLOURS = {"+": "green", "-": "red"}
 
 
@@ -66,6 +68,7 @@ def print_report(report: BackfillReport, *, as_json: bool) -> None:
         ("refused", report.failed),
         ("not sent", report.not_sent),
         ("not verified", report.unverified),
+        ("owed to another writer", report.owed),
     ):
         _print_values(what, values)
     click.echo(str(report))

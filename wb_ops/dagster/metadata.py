@@ -84,6 +84,7 @@ def backfill_metadata(report: BackfillReport, project_url: str) -> Metadata:
         "wandb/values_refused": len(report.failed),
         "wandb/values_lost_and_written_again": report.rewritten,
         "wandb/values_of_others_put_back": report.repaired,
+        "wandb/values_owed_to_others": len(report.owed),
         "wandb/values": dg.MetadataValue.md(_values(report.written, project_url)),
     }
 

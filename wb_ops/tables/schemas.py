@@ -181,7 +181,7 @@ BACKFILLS = pa.schema(
         _RUN_ID,
         _column("target", TEXT, "what was written: summary, config, tags or notes"),
         _column("key", TEXT, "member of that field"),
-        _column("event", TEXT, "intent; written, unchanged, conflict, gone, unverified, failed"),
+        _column("event", TEXT, "intent; written, unchanged, conflict, gone, ...; owed, settled"),
         _column("old_value", TEXT, "JSON text before, null when the key was not there"),
         _column("new_value", TEXT, "JSON text that was to be written, null to take the key out"),
         _column("note", TEXT, "what a reader should know"),

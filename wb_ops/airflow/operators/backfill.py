@@ -160,8 +160,9 @@ class WandbBackfillSummaryOperator(WandbBackfillRequestOperator):
     Returns (as XCom) a small dict: backfill_id, dry_run, planned (action -> count), and the
     number of values written, unchanged, skipped, conflicts, gone, failed (refused by the server),
     not_sent (an error came before their turn), unverified (not what is read back), repaired (of
-    others, put back) and rewritten (lost and written again), and of runs changed. Where values are
-    failed or unverified the task fails, and the XCom `backfill_report` has these counts instead.
+    others, put back), owed (of others, not put back: resume) and rewritten (lost and written
+    again), and of runs changed. Where values are failed or unverified the task fails, and the XCom
+    `backfill_report` has these counts instead.
 
     Args:
         sql, python_callable, recipe, file, policy, target, include_running, include_incomplete,
@@ -199,9 +200,9 @@ class WandbApplyBackfillOperator(TakesWarehouse):
     whose file was changed since is refused. A task that is killed or retried converges.
 
     Returns (as XCom) a small dict: backfill_id, and the number of values written, unchanged,
-    skipped, conflicts, gone, failed, not_sent, unverified, repaired and rewritten, and of runs, as
-    WandbBackfillSummaryOperator does, with the same `backfill_report`. How it writes (`safe`,
-    `max_changes`) is in the plan.
+    skipped, conflicts, gone, failed, not_sent, unverified, repaired, owed and rewritten, and of
+    runs, as WandbBackfillSummaryOperator does, with the same `backfill_report`. How it writes
+    (`safe`, `max_changes`) is in the plan.
 
     Args:
         plan: the planning task's `.output`, or JSON text of it.

@@ -48,6 +48,7 @@ def _log_report(operator: BaseOperator, report: BackfillReport) -> None:
         ("was refused by the server", report.failed),
         ("was not sent", report.not_sent),
         ("is not what was written", report.unverified),
+        ("of another writer was replaced and is not put back: resume", report.owed),
     ):
         for value in values:
             operator.log.warning("run %s: %s %s", value.run_id, value.key, what)
@@ -65,6 +66,7 @@ def _result(report: BackfillReport) -> dict[str, Any]:
         "not_sent": len(report.not_sent),
         "unverified": len(report.unverified),
         "repaired": report.repaired,
+        "owed": len(report.owed),
         "rewritten": report.rewritten,
         "runs": report.runs,
     }
