@@ -212,6 +212,16 @@ def test_journal_rows_are_appended(warehouse: Warehouse, make: Batches):
     assert rows(warehouse, "select count(*) from _wb_backfills") == [(2,)]
 
 
+def test_the_journal_takes_every_value_that_wandb_does(warehouse: Warehouse):
+    """NaN and the infinities are no JSON, and W&B's summaries have them."""
+    texts = ["NaN", "-Infinity", '{"a": [1e400, NaN]}', '"NaN"', '"nul\\u0000"', "1e22"]
+    for text in texts:
+        row = journal_row(new_value=text, key=text)
+        warehouse.append(DATASET, "_wb_backfills", row, owner=OWNER)
+    found = rows(warehouse, "select key, cast(new_value as varchar) from _wb_backfills")
+    assert sorted(found) == sorted((text, text) for text in texts)
+
+
 @pytest.mark.parametrize(
     "sql",
     ["delete from runs", "drop table runs", "create table t (a int)", "update runs set notes = 'x'",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from wb_ops import (
     WarehouseUnavailable,
     connect,
 )
+from wb_ops.tables.schemas import BACKFILLS
 from wb_ops.warehouse import Owner
 from wb_ops.warehouse.layout import Layout, read_table
 
@@ -120,3 +122,28 @@ def test_tables_that_are_read_together_are_of_one_commit(
     found = warehouse.read_tables(dataset, ["runs", "_wb_loads"])
     assert found["runs"]["_load_id"].to_pylist() == ["load-1"]
     assert found["_wb_loads"]["load_id"].to_pylist() == ["load-1"]
+
+
+def test_a_journal_whose_values_were_json_takes_nan_from_now_on(
+    postgres_server: str, tmp_path: Path
+):
+    dataset, warehouse = "older_journal", connect(postgres_server)
+    line = {
+        "backfill_id": "b1", "run_id": "r1", "target": "summary", "key": "best",
+        "event": "intent", "recorded_at": datetime.now(UTC), "new_value": "[1e22]",
+    }  # fmt: skip
+    warehouse.append(
+        dataset, "_wb_backfills", pa.Table.from_pylist([line], BACKFILLS), owner=OWNER
+    )
+    with warehouse._connection() as connection, connection.cursor() as cursor:
+        for column in ("old_value", "new_value"):
+            cursor.execute(
+                f"alter table {dataset}._wb_backfills alter column {column} type json "
+                f"using {column}::json"
+            )
+        connection.commit()
+    warehouse.check(dataset, OWNER)
+    newer = pa.Table.from_pylist([{**line, "new_value": "NaN"}], BACKFILLS)
+    warehouse.append(dataset, "_wb_backfills", newer, owner=OWNER)
+    held = warehouse.read_tables(dataset, ["_wb_backfills"])["_wb_backfills"]
+    assert sorted(held["new_value"].to_pylist()) == ["NaN", "[1e22]"]

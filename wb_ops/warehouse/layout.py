@@ -67,6 +67,7 @@ class Layout:
                 self.session.create_table(self.dataset, table.name, columns)
                 self.tables[table.name] = wanted
             else:
+                self._loosen(table.name, wanted)
                 self._add(table.name, wanted)
 
     def sql(self, table_name: str) -> str:
@@ -123,6 +124,17 @@ class Layout:
             )
             self.tables[table_name][name] = wanted[name]
 
+    def _loosen(self, table_name: str, wanted: dict[str, str]) -> None:
+        """Let columns of an older dataset that were JSON be the text that they are now."""
+        for name, there in self.tables[table_name].items():
+            if _is_loosened(there, wanted.get(name, there)):
+                self._begin_change()
+                self.session.execute(
+                    f"ALTER TABLE {self.sql(table_name)} "
+                    f"ALTER COLUMN {quoted(name)} TYPE {wanted[name]}"
+                )
+                self.tables[table_name][name] = wanted[name]
+
     def _begin_change(self) -> None:
         if not self.has_changed:
             self.session.prepare_layout(self.dataset)
@@ -132,11 +144,16 @@ class Layout:
         """An INSERT into a column of another type would round or cut without a word."""
         there = self.tables.get(table_name, {})
         for name, type_ in wanted.items():
-            if name in there and there[name] != type_:
+            if name in there and there[name] != type_ and not _is_loosened(there[name], type_):
                 raise WarehouseRefused(
                     f"{table_name}.{name} is {there[name]}, not {type_}, in {self.dataset}: values "
                     "would be changed without a word. Change it back."
                 )
+
+
+def _is_loosened(there: str, type_: str) -> bool:
+    """Whether a column of an older dataset gets a type that takes all that it holds."""
+    return (there, type_) == ("json", "text")
 
 
 def insert_rows(layout: Layout, table_name: str, rows: pa.Table) -> int:

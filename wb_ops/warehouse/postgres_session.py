@@ -37,6 +37,8 @@ _INDEXES = {
     "_wb_receipts": ("run_id",),
 }
 _SHARED_SCHEMA = "wb_ops"
+# Texts as W&B has them may hold NaN and Infinity, which PostgreSQL's json refuses.
+_WITH_NAN = frozenset({"old_value", "new_value"})
 
 
 @dataclass(slots=True)
@@ -50,7 +52,7 @@ class PostgresSession:
 
     def sql_type(self, type_: pa.DataType, name: str = "") -> str:
         """The type of a column. `json` keeps the text as it is; `jsonb` would turn 1e22 to int."""
-        return "json" if name in JSON_COLUMNS else _TYPES[type_]
+        return "json" if name in JSON_COLUMNS - _WITH_NAN else _TYPES[type_]
 
     def execute(self, sql: str) -> int:
         """Run one statement; returns the rows it changed."""
