@@ -122,8 +122,8 @@ class TestShards:
     ):
         plan_uri = plan_export(REQUEST, api, warehouse).save(staging)
         results, _ = in_shards(plan_uri, 2, api, warehouse)
-        left = ["plan.json", "shards/0-of-2/done.json", "shards/1-of-2/done.json"]
-        assert open_folder(plan_uri).list_names() == left
+        marks = ["shards/0-of-2/done.json", "shards/1-of-2/done.json"]
+        assert open_folder(plan_uri).list_names() == ["committed.json", "plan.json", *marks]
         server.requests.clear()
         assert execute_shard(plan_uri, Shard(1, 2), api) in results
         assert server.requests.operations() == []
@@ -139,6 +139,38 @@ class TestShards:
         _, first = in_shards(plan_uri, 1, api, warehouse)
         again = commit_plan(plan_uri, api, warehouse)
         assert again.statuses == first.statuses == {"failed": 1}
+
+    @pytest.mark.parametrize("deletions", range(3))
+    def test_whose_folder_is_emptied_when_a_kill_comes_are_committed_all_the_same(
+        self, server: DevServer, api: Api, warehouse: Warehouse, tmp_path: Path, deletions: int,
+        monkeypatch: pytest.MonkeyPatch,
+    ):  # fmt: skip
+        """All histories are broken for the second time, which raises nothing: who repeats the
+        commit must not judge by what is left of the folder."""
+        broken = Fault(
+            Matcher(path="*/exports/*", origin="storage"), Responder.truncated(10), times=None
+        )
+        server.faults.add(broken)
+        with pytest.raises(ExportIncomplete):
+            execute_export(plan_export(REQUEST, api, warehouse), api, warehouse)
+        plan_uri = plan_export(REQUEST, api, warehouse).save(str(tmp_path / "plans"))
+        for shard in load_plan(plan_uri).shards(2):
+            execute_shard(plan_uri, shard, api)
+        folder = open_folder(plan_uri)
+        delete = type(folder).delete
+
+        def killed(self: Any, names: Any) -> None:
+            for number, name in enumerate(sorted(names)):
+                if not name.endswith("parquet") or "shards" not in name:
+                    if number == deletions:
+                        raise KeyboardInterrupt
+                delete(self, [name])
+
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(type(folder), "delete", killed)
+            commit_plan(plan_uri, api, warehouse)
+        assert commit_plan(plan_uri, api, warehouse).statuses == {"failed": 6}
+        assert len(folder.list_names()) == len(["plan", "committed", "one shard", "the other"])
 
     def test_that_did_not_add_up_say_so_again(
         self, server: DevServer, api: Api, warehouse: Warehouse, staging: str

@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO
 
 from wb_ops.client.downloads import disk_errors
@@ -55,6 +56,19 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
         with suppress(OSError):
             os.unlink(part)
         raise
+
+
+@contextmanager
+def temporary_folder(prefix: str) -> Iterator[Path]:
+    """A folder for the time of a block.
+
+    Raises:
+        WarehouseRefused: there is no room for temporary files (retry: never).
+    """
+    with disk_errors():
+        folder = TemporaryDirectory(prefix=prefix)
+    with folder as name:
+        yield Path(name)
 
 
 class Watched:

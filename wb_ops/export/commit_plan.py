@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from wb_ops.client.api import Api
+from wb_ops.client.local_files import temporary_folder
 from wb_ops.client.source import Node, RunSource
 from wb_ops.errors import Advice, CommError, InvalidRequest
 from wb_ops.export.commit import Committer
@@ -26,6 +26,9 @@ from wb_ops.tables.fingerprints import fingerprint
 from wb_ops.warehouse import Warehouse
 from wb_ops.warehouse.urls import without_secrets
 
+# There from the moment on when a commit is known to raise nothing.
+COMMITTED = "committed.json"
+
 
 def commit_plan(
     plan_uri: str,
@@ -35,8 +38,8 @@ def commit_plan(
 ) -> ExportReport:
     """Commit what the shards of a plan have staged; then empty the plan's folder.
 
-    Of a folder whose commit raises no error stay only `plan.json` and the marks of its shards, a
-    few hundred bytes each: by them a repeated shard or commit sees that there is nothing to do.
+    Of a folder whose commit raises no error stay only `plan.json` and small marks, of the shards
+    and of the commit: by them a repeated shard or commit sees that there is nothing to do.
     After ExportIncomplete the staged rows alone are deleted.
 
     A run that another export has written, or that changed on the server since it was read, is not
@@ -61,21 +64,21 @@ def commit_plan(
     warehouse.check(request.dataset_name, request.owner)
     report = new_report(plan, warehouse.url)
     if (finished := _finished(report, plan, folder, warehouse)) is not None:
-        if all(map(_stays, folder.list_names())):
-            # It was emptied, so nothing was raised then; what to judge by is gone.
-            return finished
         report = finished
     else:
         shards = _complete_shards(plan, folder)
         _Commit(plan, shards, folder, api, warehouse, report, on_progress).run()
+    if folder.read(COMMITTED) is None:
         _delete(folder, lambda name: name.startswith("shards/") and name.endswith("parquet"))
-    raise_if_incomplete(plan, report)
+        raise_if_incomplete(plan, report)
+        # Who comes after a kill while the folder is emptied has nothing left to judge by.
+        folder.write(COMMITTED, b"{}")
     _delete(folder, lambda name: not _stays(name))
     return report
 
 
 def _stays(name: str) -> bool:
-    return name == PLAN or name.endswith(f"/{DONE}")
+    return name in (PLAN, COMMITTED) or name.endswith(f"/{DONE}")
 
 
 def _delete(folder: Folder, is_over: Callable[[str], bool]) -> None:
@@ -147,8 +150,8 @@ class _Commit:
         committer = Committer(self.plan, self.warehouse, self.report, measure)
         source = self.api.source(str(self.plan.request.owner))
         waiting: tuple[list[Sealed], list[Sealed]] = [], []
-        with TemporaryDirectory(prefix="wb_ops-commit-") as local:
-            for batch in self._batches(source, Path(local)):
+        with temporary_folder("wb_ops-commit-") as local:
+            for batch in self._batches(source, local):
                 if any(waiting):
                     self._commit(committer, *waiting, final=False)
                 waiting = batch

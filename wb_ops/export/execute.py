@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from wb_ops.client.api import Api
+from wb_ops.client.local_files import temporary_folder
 from wb_ops.client.source import RunSource
 from wb_ops.errors import CommError, ExportIncomplete
 from wb_ops.export.commit import Committer
@@ -56,8 +56,8 @@ def execute_export(
             committed, the watermark does not move.
         WarehouseError: the warehouse is busy, unavailable or refuses.
     """
-    with TemporaryDirectory(prefix="wb_ops-staging-") as folder:
-        return _Execution(plan, api, warehouse, Path(folder), on_progress).run()
+    with temporary_folder("wb_ops-staging-") as folder:
+        return _Execution(plan, api, warehouse, folder, on_progress).run()
 
 
 @dataclass(slots=True)

@@ -11,10 +11,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 from wb_ops.client.api import Api
+from wb_ops.client.local_files import temporary_folder
 from wb_ops.client.source import RunSource
 from wb_ops.errors import InvalidRequest
 from wb_ops.export.folder import Folder, open_folder
@@ -118,9 +118,9 @@ class _ShardExecution:
     def _read(self, wanted: set[str]) -> None:
         request = self.plan.request
         source = self.api.source(str(request.owner))
-        with TemporaryDirectory(prefix="wb_ops-shard-") as local:
+        with temporary_folder("wb_ops-shard-") as local:
             stager = Stager(
-                source, self.api.reader, Path(local), self.plan.load_id, request.redact_secrets
+                source, self.api.reader, local, self.plan.load_id, request.redact_secrets
             )
             runs = by_key_set(list(read_planned(self.folder, wanted)))
             staged = ConcurrentReader(stager, request.max_workers).iter_staged(runs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -99,6 +100,9 @@ class Committed:
 
 
 # When a warehouse that another writer held is worth another try.
+# What systems and libraries say of a disk that takes no more.
+FULL_DISK = re.compile(r"no space left|file too large|disk quota|not enough.*disk", re.IGNORECASE)
+MAKE_ROOM = "The disk takes no more: make room, then export again; nothing of this batch is there."
 BUSY_RETRY_S = 15.0
 
 # Gives whole tables of a dataset, as `Warehouse.read_tables`.

@@ -7,7 +7,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,16 @@ import pyarrow as pa
 
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, WarehouseUnavailable
 from wb_ops.tables.schemas import TABLES
-from wb_ops.warehouse.base import BUSY_RETRY_S, Batch, Committed, Owner, Read, Warehouse
+from wb_ops.warehouse.base import (
+    BUSY_RETRY_S,
+    FULL_DISK,
+    MAKE_ROOM,
+    Batch,
+    Committed,
+    Owner,
+    Read,
+    Warehouse,
+)
 from wb_ops.warehouse.duckdb_session import DuckDBSession, select
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
 from wb_ops.warehouse.sql import Limits, literal, quoted
@@ -142,7 +151,9 @@ class DuckDBWarehouse(Warehouse):
             try:
                 yield connection
             except BaseException:
-                connection.rollback()
+                # A statement that the disk refused may have ended the transaction already.
+                with suppress(duckdb.Error):
+                    connection.rollback()
                 raise
             connection.commit()
 
@@ -187,6 +198,9 @@ class DuckDBWarehouse(Warehouse):
 
     def _mapped(self, exc: duckdb.Error) -> WarehouseError:
         text = str(exc)
+        # Before all else: a commit that the disk refuses is a TransactionException, too.
+        if FULL_DISK.search(text):
+            return WarehouseRefused(f"{self.url}: {text}. {MAKE_ROOM}", exc, path=self.url)
         if isinstance(exc, duckdb.TransactionException) or any(
             words in text for words in ("lock on file", "different configuration")
         ):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, WarehouseUnavailable
-from wb_ops.warehouse.base import BUSY_RETRY_S
+from wb_ops.warehouse.base import BUSY_RETRY_S, FULL_DISK, MAKE_ROOM
 from wb_ops.warehouse.lake.locks import LockHeld, Overtaken
 from wb_ops.warehouse.urls import without_secrets
 
@@ -55,6 +55,8 @@ def busy(url: str, what: str, exc: Exception | None) -> WarehouseBusy:
 def _mapped(url: str, exc: Exception) -> WarehouseError | None:
     name, module = type(exc).__name__, type(exc).__module__.split(".")[0]
     text = without_secrets(f"{url}: {exc}")
+    if FULL_DISK.search(text):
+        return WarehouseRefused(f"{text}. {MAKE_ROOM}", exc, path=url)
     if isinstance(exc, OSError) and (isinstance(exc, _REFUSED) or exc.errno in _REFUSED_NUMBERS):
         return WarehouseRefused(text, exc, path=url)
     is_foreign = module in (
