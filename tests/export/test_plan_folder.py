@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import asdict, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from wb_ops import (
     plan_export,
 )
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.export import delete_old_plans
 from wb_ops.export.folder import open_folder
 from wb_ops.settings import Settings
 
@@ -332,3 +333,27 @@ def test_a_plan_of_another_server_is_refused(
         execute_shard(plan_uri, Shard(0, 1), elsewhere)
     with pytest.raises(InvalidRequest, match="this Api of"):
         commit_plan(plan_uri, elsewhere, warehouse)
+
+
+def test_old_plans_are_deleted_and_nothing_else(
+    project: DevServer, api: Api, warehouse: Warehouse, staging: str
+):
+    root = open_folder(staging)
+    plan = plan_export(REQUEST, api, warehouse, staging)
+    root.write("notes/plan.json", b"{}")
+    root.write("20200101T000000-0badcafe/other.txt", b"no plan")
+    kept = root.list_names()
+    for name in root.list_names():
+        if name.startswith(plan.plan_id):
+            data = root.read(name)
+            assert data is not None
+            root.write(name.replace(plan.plan_id, "20200102T000000-0badcafe"), data)
+    assert len(root.list_names()) > len(kept)
+    week = timedelta(days=7)
+    assert delete_old_plans(staging, older_than=week) == ["20200102T000000-0badcafe"]
+    assert root.list_names() == kept
+    assert delete_old_plans(staging, older_than=week) == []
+    assert load_plan(str(plan.uri)).runs == plan.runs
+    with pytest.raises(InvalidRequest, match="a plan is continued for"):
+        delete_old_plans(staging, older_than=timedelta(hours=1))
+    assert delete_old_plans(f"{staging}/nowhere", older_than=week) == []

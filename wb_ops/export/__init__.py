@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from wb_ops.export.commit_plan import commit_plan
     from wb_ops.export.decide import PlannedRun
     from wb_ops.export.execute import execute_export
+    from wb_ops.export.old_plans import delete_old_plans
     from wb_ops.export.plan import plan_export
     from wb_ops.export.planned import ExportPlan, load_plan
     from wb_ops.export.report import ExportReport, Progress
@@ -29,6 +30,7 @@ __all__ = [
     "Shard",
     "ShardResult",
     "commit_plan",
+    "delete_old_plans",
     "execute_export",
     "execute_shard",
     "load_plan",
@@ -44,6 +46,7 @@ _HOMES = {
     "Shard": "shards",
     "ShardResult": "shards",
     "commit_plan": "commit_plan",
+    "delete_old_plans": "old_plans",
     "execute_export": "execute",
     "execute_shard": "shards",
     "load_plan": "planned",

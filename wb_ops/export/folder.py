@@ -53,6 +53,10 @@ class Folder(Protocol):
         """Delete files; one that is gone already is no error."""
         ...
 
+    def remove(self) -> None:
+        """Delete the folder with all that is in it; one that is gone already is no error."""
+        ...
+
 
 def open_folder(url: str) -> Folder:
     """Return the folder at a path or URL; it need not exist yet.
@@ -116,6 +120,14 @@ class _LocalFolder:
         for name in names:
             (self._path / name).unlink(missing_ok=True)
 
+    def remove(self) -> None:
+        try:
+            shutil.rmtree(self._path)
+        except FileNotFoundError:
+            return
+        except OSError as exc:
+            raise self._refused(exc) from exc
+
     def _place(self, name: str, write: Callable[[Path], object]) -> None:
         target = self._path / name
         # Two processes that stage the same shard must not write into one file.
@@ -178,6 +190,10 @@ class _RemoteFolder:
         if paths:
             with suppress(FileNotFoundError):
                 self._do(lambda: self._filesystem.rm(paths))
+
+    def remove(self) -> None:
+        with suppress(FileNotFoundError):
+            self._do(lambda: self._filesystem.rm(self._path, recursive=True))
 
     def _do(self, action: Callable[[], T]) -> T:
         """Storage errors are as many as there are storages; what they say is theirs."""
