@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from wb_ops import Warehouse, WarehouseBusy, connect
 from wb_ops.dagster import WarehouseResource
 from wb_ops.errors import AdviceKind
 
-PROJECTS = ("one", "two", "three")
+PROJECTS = ("one", "two", "three", "four")
 RUNS, ROWS = 3, 20
 # Another process that has the file open, until its input ends.
 HOLD = """
@@ -52,7 +53,7 @@ def test_a_step_that_finds_the_file_taken_gives_way_and_says_when_to_come_back(b
 
 
 @pytest.mark.slow
-def test_a_run_of_two_processes_another_writer_and_a_reader_share_a_file(
+def test_a_run_of_two_processes_an_airflow_worker_a_command_and_a_reader_share_a_file(
     bench, monkeypatch: pytest.MonkeyPatch
 ):
     seed(bench)
@@ -65,10 +66,13 @@ def test_a_run_of_two_processes_another_writer_and_a_reader_share_a_file(
     monkeypatch.setenv("TEST_WAREHOUSE", url)
     with ThreadPoolExecutor() as threads, dg.instance_for_test() as instance:
         dagster = threads.submit(execute, instance)
-        other = threads.submit(export_by_command, url)
-        reader = threads.submit(read_until, url, lambda: dagster.done() and other.done())
+        others = [
+            threads.submit(export_by_command, url), threads.submit(export_by_airflow, bench, url)
+        ]  # fmt: skip
+        writers = [dagster, *others]
+        reader = threads.submit(read_until, url, lambda: all(one.done() for one in writers))
         assert dagster.result()
-        assert other.result() == 0
+        assert [other.result() for other in others] == [0, 0]
         seen = reader.result()
     assert seen == sorted(seen)
     assert seen[-1] == len(PROJECTS) * RUNS * ROWS
@@ -106,6 +110,17 @@ def execute(instance: dg.DagsterInstance) -> bool:
 def export_by_command(url: str) -> int:
     command = [str(Path(sys.executable).parent / "wb-ops"), "export", "ann/three", "--to", url]
     return subprocess.run(command, check=False).returncode
+
+
+def export_by_airflow(bench, url: str) -> int:
+    """A task process under its supervisor, as an executor of Airflow starts it."""
+    folder = bench.folder / "airflow"
+    folder.mkdir()
+    script = Path(__file__).with_name("airflow_worker.py")
+    command = [sys.executable, str(script), bench.server.url, bench.key, url, str(folder)]
+    # What this process knows of W&B is not what a worker knows.
+    environ = {name: text for name, text in os.environ.items() if not name.startswith("WANDB_")}
+    return subprocess.run(command, check=False, env=environ).returncode
 
 
 def read_until(url: str, is_over: Callable[[], bool]) -> list[int]:

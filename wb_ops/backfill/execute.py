@@ -134,7 +134,7 @@ def _write_all(
     try:
         for batch in _written(writer, _batches(values, runs_each), at_a_time, ledger):
             sweep.add(batch)
-            done += len(batch.outcomes)
+            done += len(batch.values)
             on_progress(done, len(values))
             sweep.look_at_due()
         sweep.finish()
