@@ -1,7 +1,7 @@
 """One task of an Airflow worker, as an executor starts it: the supervisor, and its task process.
 
-Arguments: server URL, key, warehouse URL, an empty folder. There is no scheduler and no database: what the supervisor
-asks of Airflow's API is answered here as for a first try of a manual run.
+Arguments: server URL, key, warehouse URL, an empty folder. There is no scheduler and no database:
+what the supervisor asks of Airflow's API is answered here as for a first try of a manual run.
 """
 
 from __future__ import annotations
