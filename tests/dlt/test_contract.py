@@ -37,10 +37,7 @@ def seed(server: DevServer, run_id: str, history: list[dict[str, Any]], **fields
 
 def columns(ask: Ask, table: str = "history") -> dict[str, str]:
     return dict(
-        ask(
-            "select original_key, column_name from {_wb_columns} "
-            f"where table_name = '{table}'"
-        )
+        ask(f"select original_key, column_name from {{_wb_columns}} where table_name = '{table}'")
     )
 
 

@@ -1,10 +1,11 @@
-"""Real histories into real warehouses; every number is compared there, by SQL."""
+"""Real runs into real warehouses; every value is compared by SQL that is not ours."""
 
 from __future__ import annotations
 
 import gzip
 import json
 import math
+import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,12 @@ from wb_ops import Api, ExportRequest, Warehouse, connect, execute_export, plan_
 from wb_ops.devserver import DevServer
 from wb_ops.tables.values import parse_json
 
+# Run, step or name of the field, JSON text, places of special floats in it.
+Documents = list[tuple[str, str, str, list[str]]]
+# Exploding documents costs more than comparing numbers: every so many steps and runs; 1 for all.
+EXTRA_STRIDE = int(os.environ.get("WB_OPS_CORPUS", "4"))
+ODD = {"x/y~z": [math.nan, {"": -math.inf}], "NaN": "NaN", "big": 2**70, "one": 1.0, "e": 1e22,
+       "empty": [{}, [], ""], "ünï": "损失 \t\"", "deep": {"a.b": {"a": None}}}  # fmt: skip
 REQUEST = ExportRequest("ann", "trials")
 # What config and summary hold, of the JSON and of its columns.
 DOCUMENTS = (
@@ -26,6 +33,15 @@ DOCUMENTS = (
     " cast(summary->>'best' as double precision) as best from runs",
     "select run_id, config__number, config__text, summary__best from runs_flat",
 )
+# Every leaf and every container of some documents, by its path; numbers by their value.
+LEAVES = """
+    create table {name} as select run_id, step, fullkey, type,
+        case when type = 'DOUBLE' then cast(cast(atom as double) as varchar)
+             else cast(atom as varchar) end as value
+    from {documents}, json_tree({documents}.document) as leaf
+"""
+# json_tree takes time by the square of a document's size: longer ones are compared when parsed.
+LONGEST = 30_000
 
 
 @pytest.fixture(params=["duckdb", "postgres", "parquet", "delta"])
@@ -96,9 +112,10 @@ def histories(paths: list[Path]) -> Iterator[tuple[str, list[str]]]:
     yield from messy()
 
 
-def test_every_number_is_in_the_warehouse(
+def test_every_logged_value_is_in_the_warehouse(
     server: DevServer, api: Api, corpus_histories: list[Path], destination: Warehouse
 ):
+    others: Documents = []
     want: list[tuple[str, int, str, float]] = []
     documents: list[tuple[str, float, str, float]] = []
     for number, (run_id, lines) in enumerate(histories(corpus_histories)):
@@ -109,6 +126,7 @@ def test_every_number_is_in_the_warehouse(
         )
         documents.append((run_id, number / 7, f"it's {run_id}", number / 3))
         want += logged(run_id, lines)
+        others += extras(run_id, lines)
     report = execute_export(plan_export(REQUEST, api, destination), api, destination)
     assert report.unsound == []
     got = destination.query("select run_id, _step, key, value from history_tall", "ann__trials")
@@ -122,9 +140,127 @@ def test_every_number_is_in_the_warehouse(
             sql = f"select * from {one} except all select * from {other} order by all limit 5"
             assert connection.sql(sql).fetchall() == [], f"in {one} and not in {other}"
     assert got.num_rows == len(want) > 10_000
+    extra = destination.query(
+        "select run_id, cast(_step as varchar) as step, cast(_extra as varchar) as document, "
+        "cast(_floats as varchar) as floats from history where _extra is not null "
+        f"and _step % {EXTRA_STRIDE} = 0", "ann__trials",
+    )  # fmt: skip
+    assert_same_documents(extra, others)
+    assert others
     for sql in DOCUMENTS:
         found = destination.query(sql, "ann__trials").to_pylist()
         assert sorted(tuple(row.values()) for row in found) == sorted(documents)
+
+
+def test_every_config_and_summary_is_in_the_warehouse(
+    server: DevServer, api: Api, corpus_runs: list[dict[str, Any]], destination: Warehouse
+):
+    want: Documents = []
+    runs = [*corpus_runs[::EXTRA_STRIDE], {"config": {"odd": {"value": ODD}}, "summary": ODD}]
+    for number, run in enumerate(runs):
+        run_id, config, summary = f"r{number}", run["config"] or {}, run["summary"] or {}
+        server.seed_run(
+            "ann", "trials", run_id, raw_config=json.dumps(config), summary=json.dumps(summary)
+        )
+        own = {
+            key: member["value"] if isinstance(member, dict) and "value" in member else member
+            for key, member in config.items()
+            if key not in ("_wandb", "wandb_version")
+        }
+        want += [(run_id, "config", *strict(own, "/config"))]
+        want += [(run_id, "summary", *strict(summary, "/summary"))]
+    report = execute_export(plan_export(REQUEST, api, destination), api, destination)
+    assert report.runs == len(runs) > 50
+    for name in ("config", "summary"):
+        got = destination.query(
+            f"select run_id, '{name}' as step, cast({name} as varchar) as document, "
+            "cast(_floats as varchar) as floats from runs", "ann__trials",
+        )  # fmt: skip
+        assert_same_documents(got, [one for one in want if one[1] == name], f"/{name}")
+
+
+def extras(run_id: str, lines: list[str]) -> Documents:
+    """What has no exact place in a column of numbers: everything else, and integers past 2^53."""
+    steps: dict[int, dict[str, Any]] = {}
+    for number, line in enumerate(lines):
+        row = parse_json(line)
+        assert isinstance(row, dict)
+        steps.setdefault(int(row.pop("_step", number)), {}).update(dotted(row))
+    documents = []
+    for step, cells in steps.items():
+        rest = {key: value for key, value in cells.items() if not is_exact(value)}
+        if rest and step % EXTRA_STRIDE == 0:
+            documents.append((run_id, str(step), *strict(rest, "/_extra")))
+    return documents
+
+
+def dotted(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    cells: dict[str, Any] = {}
+    for key, value in row.items():
+        if isinstance(value, dict) and value and "_type" not in value:
+            cells |= dotted(value, f"{prefix}{key}.")
+        elif value is not None:
+            cells[prefix + key] = value
+    return cells
+
+
+def is_exact(value: Any) -> bool:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return is_number and (isinstance(value, float) or int(float(value)) == value)
+
+
+def strict(value: Any, place: str) -> tuple[str, list[str]]:
+    """The document as strict JSON, and the places of texts that stand for special floats."""
+    places: list[str] = []
+
+    def plain(value: Any, place: str) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            places.append(place)
+            return {"nan": "NaN", "inf": "Infinity", "-inf": "-Infinity"}[str(value)]
+        if isinstance(value, dict):
+            return {
+                key: plain(member, f"{place}/{key.replace('~', '~0').replace('/', '~1')}")
+                for key, member in value.items()
+            }
+        if isinstance(value, list):
+            return [plain(member, f"{place}/{at}") for at, member in enumerate(value)]
+        return value
+
+    return json.dumps(plain(value, place), ensure_ascii=False), places
+
+
+def assert_same_documents(got: pa.Table, want: Documents, place: str = "") -> None:
+    """Leaf by leaf; `floats` of a row may also name places in its other documents."""
+    names = ("run_id", "step", "document")
+    expected = pa.table({name: [row[at] for row in want] for at, name in enumerate(names)})
+    long = {(run_id, step) for run_id, step, text, _ in want if len(text) > LONGEST}
+    with duckdb.connect() as connection:
+        for name, documents in (("got", got.select(names)), ("expected", expected)):
+            is_short = [cell not in long for cell in cells_of(documents)]
+            connection.register(
+                f"{name}_documents", documents.filter(pa.array(is_short, pa.bool_()))
+            )
+            connection.execute(LEAVES.format(name=name, documents=f"{name}_documents"))
+        for one, other in (("got", "expected"), ("expected", "got")):
+            sql = f"select * from {one} except all select * from {other} order by all limit 5"
+            assert connection.sql(sql).fetchall() == [], f"in {one} and not in {other}"
+    assert parsed(got, long) == parsed(expected, long)
+    floats = {
+        (row["run_id"], row["step"]): [
+            one for one in json.loads(row["floats"] or "[]") if one.startswith(place)
+        ]
+        for row in got.to_pylist()
+    }
+    assert floats == {(run_id, step): places for run_id, step, _, places in want}
+
+
+def cells_of(documents: pa.Table) -> list[tuple[str, str]]:
+    return list(zip(documents["run_id"].to_pylist(), documents["step"].to_pylist(), strict=True))
+
+
+def parsed(documents: pa.Table, which: set[tuple[str, str]]) -> dict[tuple[str, str], Any]:
+    texts = zip(cells_of(documents), documents["document"].to_pylist(), strict=True)
+    return {cell: json.loads(text) for cell, text in texts if cell in which}
 
 
 def as_text(table: pa.Table) -> pa.Table:

@@ -132,9 +132,7 @@ def test_a_journal_whose_values_were_json_takes_nan_from_now_on(
         "backfill_id": "b1", "run_id": "r1", "target": "summary", "key": "best",
         "event": "intent", "recorded_at": datetime.now(UTC), "new_value": "[1e22]",
     }  # fmt: skip
-    warehouse.append(
-        dataset, "_wb_backfills", pa.Table.from_pylist([line], BACKFILLS), owner=OWNER
-    )
+    warehouse.append(dataset, "_wb_backfills", pa.Table.from_pylist([line], BACKFILLS), owner=OWNER)
     with warehouse._connection() as connection, connection.cursor() as cursor:
         for column in ("old_value", "new_value"):
             cursor.execute(
