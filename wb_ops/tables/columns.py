@@ -82,7 +82,7 @@ def canonical_column(field: pa.Field, data: pa.ChunkedArray, exact_text: bool) -
     if pa.types.is_integer(type_):
         return _integers(data)
     if pa.types.is_floating(type_):
-        return Column(data.cast(pa.float64()))
+        return Column(as_type(data, pa.float64()))
     if pa.types.is_boolean(type_) or pa.types.is_null(type_):
         return Column(data)
     if pa.types.is_nested(type_):
@@ -109,7 +109,12 @@ def unify(columns: Sequence[Column]) -> Column:
         cells = [_json_cells(column) for column in columns]
         return Column(_stack(cells, pa.string()).data, is_json=True)
     type_ = types.pop() if types else pa.null()
-    return _stack([column.data.cast(type_) for column in columns], type_)
+    return _stack([as_type(column.data, type_) for column in columns], type_)
+
+
+def as_type(data: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+    """Cast where it is needed: each cast of Arrow waits for its turn among Python's threads."""
+    return data if data.type == type_ else data.cast(type_)
 
 
 def holds_numbers(column: Column) -> bool:
@@ -148,7 +153,8 @@ def doubles(column: Column) -> pa.ChunkedArray:
     Integers beyond 2^53 are rounded; one too large for any double is null.
     """
     if not column.is_json:
-        return column.data.cast(pa.float64(), safe=False)
+        is_double = column.data.type == pa.float64()
+        return column.data if is_double else column.data.cast(pa.float64(), safe=False)
     cells = pc.if_else(_number_mask(column), column.data, pa.scalar(None, pa.string()))
     values = [None if cell is None else _double(cell) for cell in cells.to_pylist()]
     return chunked(values, pa.float64())
@@ -202,7 +208,7 @@ def _fits_a_double(value: object) -> bool:
 
 def _integers(data: pa.ChunkedArray) -> Column:
     try:
-        return Column(data.cast(pa.int64()))
+        return Column(as_type(data, pa.int64()))
     except pa.ArrowInvalid:
         return Column(_json_cells(Column(data)), is_json=True)
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from wb_ops.tables.columns import Column, canonical_column, unify
+from wb_ops.tables.columns import Column, as_type, canonical_column, unify
 from wb_ops.tables.live import LIVE_MARK
 from wb_ops.tables.values import escape_text
 
@@ -104,7 +104,7 @@ def _steps(column: Column | None) -> Column:
         raise ValueError(f"{data.null_count} of {len(data)} history rows have no _step")
     if not (pa.types.is_integer(data.type) or pa.types.is_floating(data.type)):
         raise ValueError(f"_step is {data.type}, expected integers")
-    return Column(data.cast(pa.int64()))
+    return Column(as_type(data, pa.int64()))
 
 
 def _stacked(parts: Sequence[_Part]) -> pa.Table:
