@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +152,43 @@ def test_a_tasks_own_backoff_is_left_to_it() -> None:
     decision = WandbRetryPolicy().evaluate(ServerUnavailable("away"), 1, 4, {"task": task})
     assert (decision.action.value, decision.retry_delay) == ("retry", None)
     assert decision.reason == "W&B ServerUnavailable: the task's own backoff"
+
+
+class Instance:
+    """A task instance, as far as the policy writes to it."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.failure = failure
+        self.shown: list[str] = []
+
+    def xcom_push(self, key: str, value: str) -> None:
+        if self.failure is not None:
+            raise self.failure
+        self.shown.append(value)
+
+
+@with_policies
+def test_a_reason_that_cannot_be_kept_changes_no_decision() -> None:
+    from wb_ops.airflow.retry_policy import WandbRetryPolicy
+
+    context: Any = {"ti": Instance(OSError("the bucket is gone")), "task": None}
+    limited, refused = RateLimited("", retry_after_s=12), errors.AuthenticationFailed("")
+    assert WandbRetryPolicy().evaluate(limited, 1, 4, context).retry_delay == timedelta(seconds=12)
+    assert WandbRetryPolicy().evaluate(refused, 1, 4, context).action.value == "fail"
+
+
+@with_policies
+def test_the_reason_of_the_last_try_promises_no_retry() -> None:
+    from wb_ops.airflow.retry_policy import WandbRetryPolicy
+
+    instance = Instance()
+    context: Any = {"ti": instance, "task": None}
+    for try_number in (4, 5):
+        WandbRetryPolicy().evaluate(RateLimited("", retry_after_s=12), try_number, 4, context)
+    assert instance.shown == [
+        "W&B Retry-After=12s",
+        "W&B Retry-After=12s; no retry is left",
+    ]
 
 
 @with_policies

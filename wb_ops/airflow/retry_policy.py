@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from wb_ops.airflow.operators.stores import logged
 from wb_ops.airflow.waits import LONGEST_WAIT_S, SHORTEST_WAIT_S, doubled
 from wb_ops.errors import AdviceKind, WarehouseError, WbOpsError, find_error
 
@@ -21,6 +21,8 @@ else:
     except ImportError:
         RetryPolicy = object
         HAS_RETRY_POLICIES = False
+
+log = logging.getLogger("wb_ops")
 
 # As Airflow's own [core] default_task_retry_delay, where no task says another.
 RETRY_DELAY = timedelta(minutes=5)
@@ -70,8 +72,8 @@ class WandbRetryPolicy(RetryPolicy):
             return RetryDecision.default()
         decision = self._decide(error, try_number, context)
         if context is not None and "ti" in context:
-            with logged("the reason of the retry is in the log only"):
-                context["ti"].xcom_push(key=REASON_KEY, value=decision.reason)
+            is_last = decision.action.value == "retry" and try_number > max_tries
+            _show(context, f"{decision.reason}; no retry is left" if is_last else decision.reason)
         return decision
 
     def _decide(self, error: WbOpsError, try_number: int, context: Context | None) -> RetryDecision:
@@ -101,6 +103,14 @@ class WandbRetryPolicy(RetryPolicy):
         return RetryDecision.retry(
             delay=timedelta(seconds=delay_s), reason=f"{what}: backing off {delay_s:g}s"
         )
+
+
+def _show(context: Context, reason: str | None) -> None:
+    try:
+        context["ti"].xcom_push(key=REASON_KEY, value=reason)
+    except Exception as exc:
+        # Whatever a store of XComs raises: Airflow would drop the decision itself for it.
+        log.warning("%s: the reason of the retry is in the log only", type(exc).__name__)
 
 
 def _label(error: WbOpsError) -> str:
