@@ -22,6 +22,7 @@ from wb_ops import (
 )
 from wb_ops.backfill import best
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.errors import InvalidRequest
 
 HISTORY = [{"_step": step, "acc": step / 4, "loss": 1.0} for step in range(4)]
 RUNS = 45
@@ -107,6 +108,28 @@ def test_a_function_that_reads_no_history_costs_the_listing(
 ):
     plan_backfill(replace(REQUEST, compute=lambda run: {"a": run.name}), api, warehouse)
     assert server.requests.operations() == ["Runs"]
+
+
+def test_an_error_of_a_function_names_the_run(api: Api, warehouse: Warehouse) -> None:
+    def fails(run: Any) -> dict[str, Any]:
+        return {"a": {}["acc"]}
+
+    request = replace(REQUEST, compute=fails, filters={"name": "r03"})
+    with pytest.raises(KeyError) as caught:
+        plan_backfill(request, api, warehouse)
+    assert "run r03" in " ".join(caught.value.__notes__)
+
+
+def test_a_function_must_return_a_dict(api: Api, warehouse: Warehouse) -> None:
+    forgets: Any = lambda run: None  # noqa: E731 - what a user's function may be
+    with pytest.raises(InvalidRequest, match=r"Run r03: the function returned None: .*dict"):
+        plan_backfill(replace(REQUEST, compute=forgets, filters={"name": "r03"}), api, warehouse)
+
+
+@pytest.mark.parametrize(("name", "value"), [("max_workers", 0), ("max_changes", -1)])
+def test_a_number_that_means_nothing_is_refused(name: str, value: int) -> None:
+    with pytest.raises(InvalidRequest, match=f"{name}={value}: give"):
+        replace(REQUEST, **{name: value})
 
 
 class TestSql:

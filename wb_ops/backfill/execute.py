@@ -205,7 +205,7 @@ def _raise_if_not_there(ledger: Ledger, path: str) -> None:
         cls = PermissionDenied if is_access else InvalidRequest
         raise cls(
             f"{len(report.failed)} values of {path} were refused ({_some(report.failed)}): "
-            f"{reasons}; {report.others}.",
+            f"{reasons}; {report.others}. Mend that, then resume {report.backfill_id}.",
             operation="UpsertBucket",
             path=path,
         )
@@ -219,7 +219,7 @@ def _unverified(report: BackfillReport, path: str) -> OutcomeUnknown:
     return OutcomeUnknown(
         f"{len(report.unverified)} values of {path} are not what was written "
         f"({_some(report.unverified)}): another writer changed them, or the write was lost. "
-        "Plan again to see.",
+        f"Resume {report.backfill_id}, or plan again to see.",
         operation="UpsertBucket",
         path=path,
     )

@@ -80,6 +80,10 @@ class BackfillRequest:
             raise InvalidRequest(f"policy={self.policy!r}: give one of {get_args(Policy)}.")
         if self.target not in get_args(Target):
             raise InvalidRequest(f"target={self.target!r}: give one of {get_args(Target)}.")
+        if self.max_workers < 1:
+            raise InvalidRequest(f"max_workers={self.max_workers!r}: give 1 or more.")
+        if self.max_changes is not None and self.max_changes < 0:
+            raise InvalidRequest(f"max_changes={self.max_changes!r}: give 0 or more.")
         require_valid(self.filters)
         self._require_nothing_unused()
 

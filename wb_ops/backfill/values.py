@@ -95,6 +95,9 @@ def values_from_function(
         except (NotFound, MalformedResponse, IncompleteHistory) as error:
             reasons[run.id] = _why(error)
             return run.id, {}
+        except Exception as error:
+            error.add_note(f"This was raised while the values of run {run.id} were computed.")
+            raise
 
     source = api.source(str(request.owner))
     is_checked = not request.include_incomplete
@@ -131,7 +134,12 @@ def _read_file(path: Path) -> pa.Table:
 
 def _texts(values: Mapping[str, Any], run_id: str) -> dict[str, str | None]:
     """JSON texts of the values; a None (SQL NULL) is no value."""
+    if not isinstance(values, Mapping):
+        raise InvalidRequest(
+            f"Run {run_id}: the function returned {values!r}: it must return a dict of keys and "
+            "values, an empty one where there are none."
+        )
     try:
         return {key: None if value is None else dump_value(value) for key, value in values.items()}
-    except (TypeError, ValueError, AttributeError) as exc:
+    except (TypeError, ValueError) as exc:
         raise InvalidRequest(f"Run {run_id}: {exc}") from exc

@@ -240,7 +240,7 @@ def _execute(
 
 def _line(record: BackfillRecord) -> str:
     counts = ", ".join(f"{count} {event}" for event, count in record.counts.items())
-    state = "" if record.is_finished else "; unfinished: apply --resume"
+    state = "" if record.is_finished else f"; unfinished: apply --resume {record.backfill_id}"
     undone = f"; undo of {record.undo_of}" if record.undo_of else ""
     return (
         f"{record.backfill_id}  {record.started_at:%Y-%m-%d %H:%M:%S}  {record.target}  "
