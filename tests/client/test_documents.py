@@ -70,6 +70,8 @@ def test_values_of_numpy_are_plain():
 def test_sqls_decimals_are_numbers():
     texts = [dump_value(Decimal(text)) for text in ("0.5", "3", "3.0", "1E+2")]
     assert texts == ["0.5", "3", "3", "100"]
+    special = [dump_value(Decimal(text)) for text in ("Infinity", "-Infinity", "NaN")]
+    assert special == ["Infinity", "-Infinity", "NaN"]
 
 
 @pytest.mark.parametrize(

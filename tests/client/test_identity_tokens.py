@@ -147,6 +147,15 @@ def test_an_exchange_that_fails_once_is_tried_again(server: DevServer, kept: Pat
     assert exchanges(server) == 3
 
 
+@pytest.mark.parametrize("expires_in", ["Infinity", "NaN", "1e20", "-1", "9" * 400, '"inf"'])
+def test_a_token_without_a_sane_end_is_none(server: DevServer, kept: Path, expires_in: str):
+    body = f'{{"access_token": "token", "expires_in": {expires_in}}}'
+    server.faults.add(Fault(EXCHANGE, Responder(status=200, body=body)))
+    with Api() as api:
+        assert api.viewer.username == "ci"
+    assert exchanges(server) == 2, "it was asked for again, as after any answer without a token"
+
+
 def test_a_write_is_not_sent_without_a_token(server: DevServer, kept: Path):
     """Nothing was sent, so nothing is unknown."""
     with Api() as api:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -188,6 +189,23 @@ def test_a_sweep_without_metric_or_runs(api: Api, server: DevServer):
     server.faults.add(Fault(Matcher(operation="GetSweep"), answer))
     with pytest.raises(MalformedResponse, match="no YAML"):
         _ = api.sweep("ann/trials/sw").config
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        "a: 2026-13-45", "[" * 5000, "a: !!int ''", "a: !!bool x", "a: !!timestamp x", "{[]: 1}",
+        "metric: loss", "metric: 5", "metric: [name]",
+    ],
+)  # fmt: skip
+def test_a_config_that_cannot_be_read_is_an_error_of_ours(api: Api, server: DevServer, config: str):
+    node = {"name": "sw", "state": None, "config": config}
+    body = json.dumps({"data": {"project": {"sweep": node}}})
+    answer = Responder(status=200, body=body)
+    server.faults.add(Fault(Matcher(operation="GetSweep"), answer))
+    sweep = api.sweep("ann/trials/sw")
+    with pytest.raises(MalformedResponse, match=r"sweep ann/trials/sw is no"):
+        _ = sweep.order
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,10 @@ JSON_FIELDS = {
     "config", "summaryMetrics", "systemMetrics", "historyKeys", "liveData", "history",
     "sampledHistory", "events",
 }  # fmt: skip
+# Texts that no parser may choke on: of a time, and of the YAML of a sweep.
+TIMES = ("0001-01-01T00:00:00+05:00", "9" * 20, "2026-13-45", "")
+YAML = ("a: 2026-13-45", "metric: loss", "a: !!int ''", "[" * 5000)
+TEXTS = {"createdAt": TIMES, "heartbeatAt": TIMES, "updatedAt": TIMES, "config": YAML}
 DOCUMENTS = {"config", "rawconfig", "summary", "summary_metrics"}
 ODD = ("[", "[1]", '{"_step": "x"}', 7, [1], {"a": 1})
 
@@ -49,7 +53,9 @@ def read_runs(api: Api) -> None:
 
 def read_sweep(api: Api) -> None:
     sweep = api.sweep("ann/trials/sw")
-    _ = sweep.name, sweep.config, sweep.order, sweep.created_at, sweep.run_count, sweep.url
+    for name in ("name", "config", "order", "created_at", "updated_at", "run_count", "url"):
+        with suppress(CommError):
+            getattr(sweep, name)
 
 
 CALLS: dict[str, Callable[[Api], object]] = {
@@ -90,13 +96,13 @@ def api(server: DevServer) -> Iterator[Api]:
 
 
 def mutations(value: Any, *, is_json: bool = False) -> Iterator[Any]:
-    """The value with each part of it once null, and each JSON once other JSON."""
+    """The value with each part of it once null, each JSON other JSON, and some texts odd."""
     yield None
     if is_json:
         yield from ODD
     if isinstance(value, dict):
         for key, member in value.items():
-            for other in mutations(member, is_json=key in JSON_FIELDS):
+            for other in (*mutations(member, is_json=key in JSON_FIELDS), *TEXTS.get(key, ())):
                 yield value | {key: other}
     if isinstance(value, list):
         for at, member in enumerate(value):

@@ -306,6 +306,9 @@ def test_every_exception_of_the_http_libraries_is_mapped(cls: type[Exception]):
         (429, {"Retry-After": "-1"}, None),
         (429, {"Retry-After": "soon"}, None),
         (500, {"Retry-After": "12"}, None),
+        (429, {"Retry-After": f"Fri, 31 Dec {'9' * 20} 23:59:59 GMT"}, None),
+        (429, {"Retry-After": f"Fri, 31 Dec 2027 {'9' * 20}:59:59 GMT"}, None),
+        (429, {"Retry-After": f"Fri, 31 Dec 2027 23:59:59 +{'9' * 20}"}, None),
     ],
 )
 def test_what_an_answer_asks_to_wait(status: int, headers: dict[str, str], seconds: float | None):

@@ -58,7 +58,8 @@ def _plain(value: Any) -> Any:
         return value
     if isinstance(value, Decimal):
         # SQL's literals and sums: 0.5 is a decimal there, and sum(1) one without fraction.
-        return int(value) if value == value.to_integral_value() else float(value)
+        is_whole = value.is_finite() and value == value.to_integral_value()
+        return int(value) if is_whole else float(value)
     for unwrap in ("tolist", "as_py", "isoformat"):
         if callable(method := getattr(value, unwrap, None)):
             return _plain(method())

@@ -140,7 +140,7 @@ def _seconds(value: str | None) -> float | None:
         return number
     try:
         when = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

@@ -24,6 +24,7 @@ from wb_ops.errors import (
 from wb_ops.tables.values import parse_document
 
 MAX_MESSAGE_CHARS = 500
+MAX_TOKEN_S = 100 * 365 * 24 * 3600.0
 
 _STATUS_ERRORS: dict[int, type[CommError]] = {
     401: AuthenticationFailed,
@@ -128,9 +129,12 @@ def read_token(response: Response, facts: Facts) -> dict[str, Any]:
         raise status_error(response, facts)
     try:
         answer = json.loads(response.body)
-        return {"access_token": answer["access_token"], "expires_in": float(answer["expires_in"])}
-    except (ValueError, TypeError, KeyError, RecursionError) as exc:
+        token, expires_in = answer["access_token"], float(answer["expires_in"])
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as exc:
         raise _unreadable("holds no access token", facts, False, None) from exc
+    if not 0 <= expires_in <= MAX_TOKEN_S:
+        raise _unreadable(f"holds no time as expires_in ({expires_in:g})", facts, False, None)
+    return {"access_token": token, "expires_in": expires_in}
 
 
 def status_error(response: Response, facts: Facts, *, is_write: bool = False) -> CommError:

@@ -25,6 +25,12 @@ _RUN_COLUMNS = frozenset(
 )
 _PREFIXES = frozenset({"config", "summary_metrics", "tags"})
 
+# PyYAML builds values without a check: "!!int ''" is an IndexError, 2026-13-45 a ValueError.
+_UNREADABLE = (
+    yaml.YAMLError, ArithmeticError, AttributeError, LookupError, RecursionError, TypeError,
+    ValueError,
+)  # fmt: skip
+
 
 class Sweep(ProjectItem):
     """One sweep, as it was when it was read. Runs name its `id` in `sweep_name`.
@@ -71,18 +77,29 @@ class Sweep(ProjectItem):
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """The sweep's configuration: method, metric, parameters, ..."""
+        """The sweep's configuration: method, metric, parameters, ...
+
+        Raises:
+            MalformedResponse: it is no YAML (retry: backoff).
+        """
         try:
             config = yaml.safe_load(str(self._node.get("config") or "{}"))
-        except yaml.YAMLError as exc:
+        except _UNREADABLE as exc:
             path = "/".join(self.path)
             raise MalformedResponse(f"The config of sweep {path} is no YAML.", exc) from exc
         return config if isinstance(config, dict) else {}
 
     @property
     def order(self) -> str | None:
-        """The order that puts the best run first; None for a sweep without a metric."""
+        """The order that puts the best run first; None for a sweep without a metric.
+
+        Raises:
+            MalformedResponse: the metric is no mapping (retry: backoff).
+        """
         metric = self.config.get("metric") or {}
+        if not isinstance(metric, dict):
+            path = "/".join(self.path)
+            raise MalformedResponse(f"The metric in the config of sweep {path} is no mapping.")
         if "name" not in metric:
             return None
         sign = "-" if metric.get("goal", "minimize") == "maximize" else "+"

@@ -176,12 +176,15 @@ def parse_server_time(text: str) -> datetime:
     """Read a time of the server as UTC; a time without zone is UTC already.
 
     Raises:
-        ValueError: the text is no ISO 8601 time.
+        ValueError: the text is no ISO 8601 time, or none of the years 1 to 9999 in UTC.
 
     Source: the server sends both `2023-11-05T17:46:35` and `2023-11-05T17:46:35Z`.
     """
     time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    try:
+        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is out of range in UTC") from error
 
 
 def filter_time(moment: datetime) -> str:
