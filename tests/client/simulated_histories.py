@@ -12,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from simulated_world import ExportedFile, Row, SimulatedRun, World
+from simulated_world import STATES, ExportedFile, Row, SimulatedRun, World
 
 SPECIAL = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 FLOATS = (0.1, 1.0, -2.5, 1e300, 5e-324, -0.0, math.nan, math.inf, -math.inf)
@@ -25,13 +25,14 @@ HISTOGRAMS = (
      "packedBins": {"min": 0.0, "size": 0.5, "count": 2}},
 )  # fmt: skip
 IMAGE = {"_type": "image-file", "path": "media/images/x_0.png", "size": 12, "width": 1}
+LABELS = ({"_type": "label", "text": "grüße"}, {"_type": "label", "by": "ann", "text": ""})
 LISTS = ([1, 2], [], [3])
 FLOAT_LISTS = ([0.5, math.nan], [1.0], [], [-math.inf, -0.0])
 UNSIGNED = (0, 2**63, 2**64 - 1)
 KINDS = {
     "float": FLOATS, "number": (1, 0.5, 3, -7, 2.0), "int": INTS, "text": TEXTS,
-    "bool": (True, False), "histogram": HISTOGRAMS, "image": (IMAGE,), "list": LISTS,
-    "float list": FLOAT_LISTS, "unsigned": UNSIGNED,
+    "bool": (True, False), "histogram": HISTOGRAMS, "image": (IMAGE,), "label": LABELS,
+    "list": LISTS, "float list": FLOAT_LISTS, "unsigned": UNSIGNED,
     # Beside a number, a text "NaN" of the same key would be one too.
     "word": TEXTS[:2],
 }  # fmt: skip
@@ -41,6 +42,7 @@ CHANGING = {"mixed": ("int", "float", "word", "bool", "histogram"), "wide": ("in
 LOOSE = {"number", "mixed", "wide"}
 NAMES = ("x", "Loss", "loss/val", "größe", "with space", "_private", "n.a", "n.b", "q" * 70)
 MANY_STEPS = 6_001
+HUGE_GAP = 10**9
 BLOB_BYTES = 40_000
 
 
@@ -56,7 +58,7 @@ def seed_histories(world: World) -> None:
 
 
 def _seeded_run(rng: random.Random, name: str, has_parquet: bool) -> SimulatedRun:
-    run = SimulatedRun(name, [f"{name} v0"])
+    run = SimulatedRun(name, [f"{name} v0"], state=rng.choice(STATES))
     is_long = rng.random() < 0.01
     run.kinds = {"x": "float"} if is_long else _kinds(rng)
     run.as_text = {key for key, kind in run.kinds.items() if kind == "float" and rng.random() < 0.3}
@@ -86,7 +88,8 @@ def _kinds(rng: random.Random) -> dict[str, str]:
 
 def _steps(rng: random.Random, count: int) -> list[int]:
     start, gap = rng.choice([0, 5, 10**9]), rng.choice([1, 1, 1000])
-    return [start + gap * index for index in range(count)]
+    jump_at = rng.randrange(count + 1) if rng.random() < 0.1 else count
+    return [start + gap * at + HUGE_GAP * (at >= jump_at) for at in range(count)]
 
 
 def _cut(rng: random.Random, steps: Sequence[int]) -> list[Sequence[int]]:
@@ -181,6 +184,9 @@ def _column(rng: random.Random, values: Sequence[Any]) -> pa.Array | None:
     if not kinds:
         return rng.choice([None, pa.nulls(len(values))])
     if kinds == {dict}:
+        if all(value is None or value["_type"] == "label" for value in values):
+            pairs = [None if value is None else list(value.items()) for value in values]
+            return pa.array(pairs, pa.map_(pa.string(), pa.string()))
         texts = [None if value is None else json.dumps(value) for value in values]
         return rng.choice([pa.array(values), pa.array(texts), pa.array(texts, pa.json_())])
     if kinds == {list}:

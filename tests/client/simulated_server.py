@@ -101,7 +101,8 @@ def resolve(world: World, name: str, asked: dict[str, Any]) -> dict[str, Any]:
 
 def resolve_project(world: World, name: str, asked: dict[str, Any]) -> dict[str, Any]:
     if name in ("Runs", "RunNames"):
-        count = sum(not run.is_deleted for run in world.runs)
+        is_counted = world.fault({"null_count"}) is None
+        count = sum(not run.is_deleted for run in world.runs) if is_counted else None
         return {"runCount": count, "runs": page_of(world, asked, is_light=name == "RunNames")}
     if name == "RunParquetHistory":
         if not world.has_parquet:
@@ -318,7 +319,7 @@ class Simulation:
         rng = random.Random(seed)
         every = sorted(ANYWHERE | GRAPHQL | DOWNLOADS | {
             "empty_page", "same_cursor", "null_user", "edit", "create", "delete", "append",
-            "export", "member", "409",
+            "export", "member", "409", "null_count",
         })  # fmt: skip
         kinds = rng.sample(every, rng.randint(1, len(every)))
         rate = rng.choice([0.0, 0.05, 0.1, 0.2, 0.4])

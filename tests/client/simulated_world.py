@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 Row = dict[str, Any]
+# A state may be one that nobody knew of.
+STATES = ("finished", "finished", "crashed", "preempting", "hibernating")
 
 
 class Clock:
