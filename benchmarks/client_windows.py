@@ -2,7 +2,8 @@
 
 Run as `python benchmarks/client_windows.py [--rows 100000] [--latency 0.03]`. Both read the same
 run from the same dev server, in processes of their own and in turns; each answer is late by the
-latency. The SDK's side is the loop of W&B's guide, `pd.DataFrame(run.scan_history())`.
+latency. The SDK's side is the loop of W&B's guide, `pd.DataFrame(run.scan_history())`; ours is the
+same loop, a table, and a table as a frame.
 """
 
 from __future__ import annotations

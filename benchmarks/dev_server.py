@@ -39,6 +39,7 @@ with Api() as api:
 """
 WAYS = {
     "history_table": "run.history_table().num_rows",
+    "history_table().to_pandas()": "len(run.history_table().to_pandas())",
     "scan_history": "len(pandas.DataFrame(run.scan_history()))",
 }
 
