@@ -5,8 +5,8 @@
 import dagster as dg
 import pytest
 
-from wb_ops.dagster import WandbResource, wandb_retries
-from wb_ops.devserver import Responder
+from wb_ops.dagster import WandbResource, build_wandb_assets, wandb_retries
+from wb_ops.devserver import Fault, Matcher, Responder
 
 RUN_RETRY_TAG = "dagster/retry_on_asset_or_op_failure"
 
@@ -116,6 +116,28 @@ def test_every_failure_says_what_a_support_would_ask(bench):
     assert shown["wandb/path"] == "ann/demo"
     assert shown["wandb/attempts"] == 1
     assert shown["wandb/retry_after_s"] == 7200
+
+
+def test_a_run_that_fails_the_step_leaves_its_facts_and_the_rows_of_the_others(bench):
+    broken = Responder(status=503, headers={"X-Request-Id": "req-8"})
+    bench.server.faults.add(Fault(Matcher(path="/exports/2/*"), broken, times=None))
+    strict = build_wandb_assets(
+        entity="ann", project="demo", on_incomplete="fail", retry_policy=bench.retry_policy
+    )
+    ran = bench.run(strict)
+    assert ran.waits == [0.01, 0.01]
+    assert bench.rows("select run_id, count(*) as n from history group by 1 order by 1") == [
+        {"run_id": "r0", "n": 5}, {"run_id": "r2", "n": 7}
+    ]  # fmt: skip
+    assert bench.rows("select run_id from runs order by 1") == [
+        {"run_id": run_id} for run_id in ("r0", "r1", "r2")
+    ]
+    assert ran.shown["wandb/error"] == "ExportIncomplete"
+    assert ran.shown["wandb/advice"] == "backoff"
+    assert ran.shown["wandb/http_status"] == 503
+    assert ran.shown["wandb/request_id"] == "req-8"
+    assert ran.shown["wandb/attempts"] == 1
+    assert ran.shown["wandb/path"] == "ann/demo/r1"
 
 
 def test_a_write_whose_answer_was_lost_is_verified_and_not_repeated(bench):

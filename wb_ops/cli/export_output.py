@@ -94,5 +94,5 @@ def _receipts(report: ExportReport) -> Table:
 
 def _plain(report: ExportReport) -> dict[str, object]:
     document = dataclasses.asdict(report)
-    document.pop("advices")
+    del document["advices"], document["facts"]
     return {**document, "statuses": report.statuses}

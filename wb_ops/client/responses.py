@@ -156,7 +156,7 @@ def check_download(response: Response, facts: Facts) -> None:
     """Raise what an answer means that is not the file that was asked for."""
     if response.status == 200:
         return
-    facts = {**facts, "http_status": response.status}
+    facts = {**facts, "http_status": response.status, "request_id": response.request_id}
     if not response.is_ours and response.status in (400, 401, 403):
         # W&B redirected to a signature that the storage refuses; the next one may be good.
         raise ServerUnavailable(f"{facts.get('path')}: the storage refuses W&B's address.", **facts)

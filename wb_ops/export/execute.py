@@ -16,7 +16,7 @@ from pathlib import Path
 from wb_ops.client.api import Api
 from wb_ops.client.local_files import temporary_folder
 from wb_ops.client.source import RunSource
-from wb_ops.errors import CommError, ExportIncomplete
+from wb_ops.errors import CommError, ExportIncomplete, Facts
 from wb_ops.export.commit import Committer
 from wb_ops.export.decide import PlannedRun
 from wb_ops.export.planned import ExportPlan
@@ -27,6 +27,7 @@ from wb_ops.export.sealed import (
     Sealed,
     advices_of,
     batched,
+    facts_of,
     late_advices,
     seal,
     unread,
@@ -161,6 +162,7 @@ class _Execution:
 
     def _note(self, staged: Sequence[StagedRun], sealed: Sequence[Sealed]) -> None:
         self.report.advices += advices_of(staged)
+        self.report.facts = self.report.facts or facts_of(staged)
         for one in sealed:
             self.report.advices += late_advices(one.receipts)
 
@@ -216,9 +218,10 @@ def raise_if_incomplete(plan: ExportPlan, report: ExportReport) -> None:
         f"{one.run_id} {one.status}" + (f" ({one.note})" if one.note else "")
         for one in report.unsound[:5]
     )
+    facts: Facts = {"path": str(plan.request.owner), **report.facts}
     raise ExportIncomplete(
         f"{len(report.unsound)} of {len(report.receipts)} receipts of {plan.request.owner} do "
         f"not add up; everything else is committed: {worst}",
         report.advices,
-        path=str(plan.request.owner),
+        **facts,
     )

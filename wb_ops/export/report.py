@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 
-from wb_ops.errors import Advice
+from wb_ops.errors import Advice, Facts
 from wb_ops.export.planned import ExportPlan
 from wb_ops.export.receipts import Receipt
 
@@ -30,7 +30,8 @@ class ExportReport:
     to the next export, because they, or what the warehouse holds of them, changed since the plan.
     `suspects` names where config and summary hold what looks like a secret: run id and JSON
     pointer, never the value. `broken` names the runs that the server could not list: they are
-    neither written nor taken for deleted.
+    neither written nor taken for deleted. `facts` are those of one failure among the runs, as a
+    support would ask for them; where shards were read elsewhere there are none.
     """
 
     load_id: str
@@ -49,6 +50,7 @@ class ExportReport:
     new_columns: list[str] = field(default_factory=list)
     receipts: list[Receipt] = field(default_factory=list)
     advices: list[Advice] = field(default_factory=list)
+    facts: Facts = field(default_factory=Facts)
     suspects: list[str] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import cast
 
 from wb_ops.client.source import Node, RunSource
-from wb_ops.errors import Advice, AdviceKind, CommError, NotFound
+from wb_ops.errors import Advice, AdviceKind, CommError, Facts, NotFound
 from wb_ops.export.decide import PlannedRun, cleaned
 from wb_ops.export.receipts import Receipt, receipts_of
 from wb_ops.export.request import ExportRequest
@@ -135,10 +136,20 @@ def _sealed(request: ExportRequest, staged: StagedRun, node: Node | None) -> Sea
 
 def advices_of(staged: Iterable[StagedRun]) -> list[Advice]:
     """When it helps to try the failed ones again."""
-    errors = [error for one in staged for error in (one.error, one.system_error)]
-    return [
-        error.advice for error in errors if error is not None and not isinstance(error, NotFound)
-    ]
+    return [error.advice for error in _errors_of(staged)]
+
+
+def facts_of(staged: Iterable[StagedRun]) -> Facts:
+    """The facts of the failure after which the server asked for the longest wait, or the first."""
+    errors = _errors_of(staged)
+    if not errors:
+        return {}
+    return cast(Facts, max(errors, key=lambda error: error.retry_after_s or 0.0).facts)
+
+
+def _errors_of(staged: Iterable[StagedRun]) -> list[CommError]:
+    errors = (error for one in staged for error in (one.error, one.system_error))
+    return [error for error in errors if error is not None and not isinstance(error, NotFound)]
 
 
 def late_advices(receipts: Iterable[Receipt]) -> list[Advice]:
