@@ -1,6 +1,6 @@
 """The API key and the warehouse's password are in nothing that Dagster keeps or shows."""
 
-from __future__ import annotations
+# No postponed annotations here: Dagster reads those of resources as they stand.
 
 import os
 import traceback
@@ -255,6 +255,25 @@ def test_a_literal_beside_a_launchpad_is_refused_unseen():
     assert PASSWORD not in str(refused.value)
     left = WandbResource.configure_at_launch(api_key=dg.EnvVar("WANDB_API_KEY"))
     dg.Definitions.validate_loadable(dg.Definitions(resources={"wandb": left}))
+
+
+class Keyed(WandbResource):
+    """A resource of a user's own that asks for a key."""
+
+    api_key: str
+
+
+def test_a_literal_that_a_subclass_cannot_keep_out_is_refused_unseen():
+    store = WarehouseResource.configure_at_launch()
+    for resource in (Keyed(api_key=KEY), Team(api_key=KEY, store=store)):
+        defs = dg.Definitions(resources={"wandb": resource, "store": store})
+        with pytest.raises(dg.DagsterInvalidDefinitionError, match=r"dg\.EnvVar") as caught:
+            dg.Definitions.validate_loadable(defs)
+        assert type(resource).__name__ in str(caught.value)
+        assert KEY not in "".join(traceback.format_exception(caught.value))
+    named = {"keyed": Keyed(api_key=dg.EnvVar("K")), "store": store}
+    named["team"] = Team(api_key=dg.EnvVar("K"), store=store)
+    dg.Definitions.validate_loadable(dg.Definitions(resources=named))
 
 
 def test_the_search_would_find_a_literal_in_the_snapshot_of_a_location():

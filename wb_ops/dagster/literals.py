@@ -26,8 +26,12 @@ def definition_without_key(resource: WandbResource) -> dg.ResourceDefinition:
 
     A launchpad's values replace all that the code gives, so that the server may be another one:
     the key is added for the server it was given for, and for no other.
+
+    Raises:
+        DagsterInvalidDefinitionError: the resource's class leaves no way to do so.
     """
     cls, key, nested = type(resource), resource.api_key, resource.nested_resources
+    _refuse_key_of_subclass(resource)
     names = resource.model_fields_set - {"api_key"}
     shown = cls(**{name: getattr(resource, name) for name in names})
 
@@ -43,6 +47,22 @@ def definition_without_key(resource: WandbResource) -> dg.ResourceDefinition:
 
     schema: Any = shown.get_resource_definition().config_schema
     return dg.ResourceDefinition(wandb_resource, schema, description=cls.__doc__)
+
+
+def _refuse_key_of_subclass(resource: WandbResource) -> None:
+    needs_key = type(resource).model_fields["api_key"].is_required()
+    has_partial = any(
+        not isinstance(one, dg.ResourceDefinition | dg.ConfigurableResource)
+        and hasattr(one, "resource_cls")
+        for one in resource.nested_resources.values()
+    )
+    if needs_key or has_partial:
+        why = "is required" if needs_key else "stands beside values that a launchpad gives"
+        raise dg.DagsterInvalidDefinitionError(
+            f"{type(resource).__name__}(api_key=...): this is a literal key, and {IN_SNAPSHOTS}. "
+            f"It cannot be kept out where it {why}. Name an environment variable: "
+            'api_key=dg.EnvVar("WANDB_API_KEY").'
+        )
 
 
 def refuse_key_beside_launchpad(api_key: str | None) -> None:
