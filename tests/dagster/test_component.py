@@ -2,10 +2,11 @@
 
 # No postponed annotations here: Dagster reads those of components as they stand.
 
+import re
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -228,20 +229,31 @@ def test_what_an_op_would_not_use_is_refused_by_name(attributes: dict[str, Any],
     assert named in "".join(traceback.format_exception(caught.value))
 
 
-@pytest.mark.parametrize("field", ["warehouse", "api_key", "base_url", "dataset"])
-@pytest.mark.parametrize("variable", ["{{ env.TEST_UNSET }}", "{{ env.TEST_EMPTY }}"])
+@pytest.mark.parametrize("name", ["TEST_UNSET", "TEST_EMPTY"])
+@pytest.mark.parametrize(
+    ("field", "given"),
+    [
+        ("warehouse", "{{ env.%s }}"),
+        ("warehouse", "duckdb:///{{ env.%s }}/x.duckdb"),
+        ("api_key", "{{ env.%s }}"),
+        ("base_url", "{{ env('%s') }}"),
+        ("filters", {"config.team": "{{ env.%s }}"}),
+        ("translation", {"key": "{{ env.%s }}/{{ props.table }}"}),
+        ("backfills", [{"name": "best", "file": "{{ env.%s }}/best.csv"}]),
+    ],
+)
 def test_a_variable_that_is_not_set_is_named_where_it_stands(
-    field: str, variable: str, monkeypatch: pytest.MonkeyPatch
+    field: str, given: Any, name: str, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("TEST_EMPTY", "")
     with (
-        pytest.raises(Exception, match="Error while loading") as caught,
-        loaded(**{field: variable}),
+        pytest.raises(Exception, match=r"Error while (loading|building)") as caught,
+        loaded(**{field: yaml.safe_load(yaml.safe_dump(given).replace("%s", name))}),
     ):
         pass
     said = "".join(traceback.format_exception(caught.value))
-    assert f"attributes.{field}" in said
-    assert f"{variable} is empty: set the variable" in said
+    assert re.search(rf"defs\.yaml:\d+ - attributes\.{field}\b", said)
+    assert f"The variable {name} is empty: set it where" in said
 
 
 def test_variables_that_are_set_are_used(bench, monkeypatch: pytest.MonkeyPatch):
@@ -255,6 +267,31 @@ def test_variables_that_are_set_are_used(bench, monkeypatch: pytest.MonkeyPatch)
         job = defs.resolve_implicit_global_asset_job_def()
         assert job.execute_in_process(instance=bench.instance).success
     assert bench.warehouse.query("select * from runs", "experiments").num_rows == 3
+
+
+class Watched(WandbProjectComponent):
+    """A component with a template variable for its YAML."""
+
+    @staticmethod
+    @dg.template_var
+    def fresh() -> Any:
+        return lambda: dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1))
+
+
+def test_freshness_is_a_template_variable():
+    with loaded(Watched, translation={"freshness_policy": "{{ fresh() }}"}) as defs:
+        policy = _asset(defs).get_asset_spec(HISTORY).freshness_policy
+    assert policy == dg.FreshnessPolicy.time_window(fail_window=timedelta(days=1))
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["{{ env('TEST_UNSET', 'ours') }}", "{{ env.TEST_UNSET or 'ours' }}",
+     "{{ env.TEST_UNSET | default('ours') }}"],
+)  # fmt: skip
+def test_a_variable_may_have_a_default(given: str):
+    with loaded(project=given) as defs:
+        assert defs.resolve_assets_def(["ann__ours", "history"])
 
 
 def test_a_subclass_changes_specs_in_python():

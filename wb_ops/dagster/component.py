@@ -7,14 +7,14 @@ from typing import Annotated, Any, Literal
 import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from wb_ops.dagster.component_backfill import WandbBackfill, refuse_unused
 from wb_ops.dagster.component_defs import project_definitions
 from wb_ops.dagster.scaffolder import WandbScaffolder
 from wb_ops.dagster.sensors import ENDED_STATES
 from wb_ops.dagster.translator import WandbTableProps, WandbTranslator
-from wb_ops.dagster.yaml_fields import field, text
+from wb_ops.dagster.yaml_fields import field
 
 
 @dg.scaffold_with(WandbScaffolder)
@@ -25,11 +25,11 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
     access and warehouse. Subclass it and override `get_asset_spec` to change the assets.
     """
 
-    entity: Annotated[str, text("User or team that owns the W&B project.", "acme")]
-    project: Annotated[str, text("The W&B project.", "nano-gpt")]
+    entity: Annotated[str, field("User or team that owns the W&B project.", "acme")]
+    project: Annotated[str, field("The W&B project.", "nano-gpt")]
     warehouse: Annotated[
         str,
-        text(
+        field(
             "Where the tables go.",
             "duckdb:////data/experiments.duckdb",
             "{{ env.WB_OPS_WAREHOUSE }}",
@@ -37,17 +37,17 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
     ] = Field(repr=False)
     api_key: Annotated[
         str | None,
-        text(
+        field(
             "Default: WANDB_API_KEY, netrc or W&B's settings file, where a step runs.",
             "{{ env.TEAM_WANDB_API_KEY }}",
         ),
     ] = Field(default=None, repr=False)
     base_url: Annotated[
-        str | None, text("The server's API address. Default: WANDB_BASE_URL, then W&B's own.")
+        str | None, field("The server's API address. Default: WANDB_BASE_URL, then W&B's own.")
     ] = None
     dataset: Annotated[
         str | None,
-        text(
+        field(
             "Schema in the warehouse and in the asset keys. Default: entity__project.",
             "experiments",
         ),
@@ -98,7 +98,7 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
         ),
     ] = "none"
     start_date: Annotated[
-        str | None, text("First day of created_day partitions.", "2026-01-31")
+        str | None, field("First day of created_day partitions.", "2026-01-31")
     ] = None
     lookback_days: Annotated[
         int | None,
@@ -106,7 +106,7 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
     ] = Field(default=None, ge=1)
     observe_cron: Annotated[
         str,
-        text("With lookback_days: when to look. The schedule is off until switched on."),
+        field("With lookback_days: when to look. The schedule is off until switched on."),
     ] = "*/15 * * * *"
     has_sensor: Annotated[
         bool,
@@ -123,7 +123,7 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
     ] = Field(default=None, ge=0)
     main_metric: Annotated[
         str | None,
-        text("The metric drawn on the page of history. Default: a likely one.", "val/loss"),
+        field("The metric drawn on the page of history. Default: a likely one.", "val/loss"),
     ] = None
     backfills: Annotated[
         list[WandbBackfill],
@@ -163,6 +163,17 @@ class WandbProjectComponent(dg.Component, dg.Model, dg.Resolvable):
             raise ValueError(f"states: a sensor needs one of {', '.join(ENDED_STATES)}.")
         refuse_unused(self.op, ("description",))
         return self
+
+    @classmethod
+    def resolve_from_model(
+        cls, context: dg.ResolutionContext, model: BaseModel
+    ) -> "WandbProjectComponent":
+        """Read what YAML says; a variable of the environment that it names has to be set."""
+        from wb_ops.dagster.yaml_env import EnvironmentScope
+
+        strict = context.with_scope(env=EnvironmentScope())
+        component: WandbProjectComponent = super().resolve_from_model(strict, model)
+        return component
 
     def get_asset_spec(self, props: WandbTableProps) -> dg.AssetSpec:
         """Return the spec of one table; override this to change it in Python."""

@@ -9,7 +9,7 @@ import dagster as dg
 from dagster.components.resolved.core_models import OpSpec
 from pydantic import Field, model_validator
 
-from wb_ops.dagster.yaml_fields import field, text
+from wb_ops.dagster.yaml_fields import field
 
 if TYPE_CHECKING:
     from wb_ops.dagster.options import WandbBackfillOptions
@@ -21,10 +21,10 @@ class WandbBackfill(dg.Model, dg.Resolvable):
     Exactly one of `recipe`, `sql` and `file` says which.
     """
 
-    name: Annotated[str, text("The asset's name.", "best_val_acc")]
+    name: Annotated[str, field("The asset's name.", "best_val_acc")]
     recipe: Annotated[
         str | None,
-        text(
+        field(
             "A recipe on each run's full history: best, max_of, min_of, argmax, argmin, "
             "first, last, at_best.",
             'best("val_acc")',
@@ -33,14 +33,14 @@ class WandbBackfill(dg.Model, dg.Resolvable):
     ] = None
     sql: Annotated[
         str | None,
-        text(
+        field(
             "A SELECT on the project's tables of run_id and a column for each key.",
             "select run_id, max(val_acc) as best_val_acc from history group by run_id",
         ),
     ] = None
     file: Annotated[
         str | None,
-        text(
+        field(
             "A CSV or parquet file with such columns, as the step's process sees it.",
             "/data/labels.csv",
         ),
