@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
+import pytest
 import yaml
 from dagster.components.testing import create_defs_folder_sandbox
 
@@ -38,6 +41,26 @@ def test_the_users_tests_of_the_page_pass(wandb_server, tmp_path):
             break
     names["test_my_assets"](wandb_server, tmp_path)
     names["test_my_waits"]()
+
+
+def test_the_estimate_of_the_page_tells_the_cost_and_makes_no_table(
+    wandb_server, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WANDB_BASE_URL", wandb_server.url)
+    monkeypatch.setenv("WANDB_API_KEY", wandb_server.api_key)
+    for number, month in enumerate((1, 1, 2)):
+        wandb_server.seed_run(
+            "acme", "nano-gpt", f"r{number}", created_at=datetime(2026, month, 15, tzinfo=UTC),
+            history=[{"_step": step, "loss": 1.0} for step in range(7)],
+        )  # fmt: skip
+    (block,) = [one for one in blocks("python") if "def estimate" in one]
+    names: dict[str, Any] = {}
+    exec(block.replace("/data/wb.duckdb", str(tmp_path / "wb.duckdb")), names)
+    said = names["estimate"](datetime(2026, 1, 1, tzinfo=UTC), datetime(2026, 2, 1, tzinfo=UTC))
+    assert "2 runs listed" in said
+    assert "2 histories with 14 rows" in said
+    assert re.search(r"\d+ requests", said)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_instance_of_the_page_is_that_of_the_example():

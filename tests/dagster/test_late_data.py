@@ -238,6 +238,6 @@ def test_an_observation_whose_key_is_refused_is_tried_once_and_not_run_again(wat
     assert tags["dagster/retry_on_asset_or_op_failure"] == "false"
 
 
-def test_an_observation_waits_for_a_slot_of_the_pool(watched: Watched):
+def test_an_observation_is_tagged_with_the_pool(watched: Watched):
     tags = watched.defs.resolve_job_def("observe").nodes[0].definition.tags
     assert tags["dagster/concurrency_key"] == "wandb_api"
