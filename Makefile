@@ -21,9 +21,9 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## train, export with Dagster, backfill with Airflow, read back: no account, no network
 	@$(BIN)/python -m demo
 
-# Much of the suite waits for servers: three processes keep two cores busy.
+# Much of the suite waits for servers: four processes keep two cores busy.
 test: $(READY) ## run the tests (WB_OPS_JOBS processes)
-	$(BIN)/python -m pytest -n $${WB_OPS_JOBS:-3} --dist loadfile --no-loadscope-reorder
+	$(BIN)/python -m pytest -n $${WB_OPS_JOBS:-4} --dist loadfile --no-loadscope-reorder
 
 # The oldest Airflow that is promised, in an environment of its own; not part of CI. It wants older
 # versions of much, and of Airflow's providers one that is newer than Airflow 3.2's constraints say.
@@ -59,7 +59,7 @@ bench: $(READY) ## measure the client, exports and backfills against their limit
 	$(BIN)/python benchmarks/warehouse_commit.py
 
 coverage: $(READY) ## branch coverage of the client by its tests, at least 95 %
-	$(BIN)/python -m pytest tests/client tests/export/test_failures.py tests/backfill/test_interference.py -n $${WB_OPS_JOBS:-3} --dist loadfile --cov wb_ops.client --cov-branch --cov-report term-missing:skip-covered --cov-report json:.coverage.json
+	$(BIN)/python -m pytest tests/client tests/export/test_failures.py tests/backfill/test_interference.py -n $${WB_OPS_JOBS:-4} --dist loadfile --cov wb_ops.client --cov-branch --cov-report term-missing:skip-covered --cov-report json:.coverage.json
 	@$(BIN)/python -c "import json; got = json.load(open('.coverage.json'))['totals']; print('branches: %(covered_branches)d of %(num_branches)d, %(percent_branches_covered).1f %%' % got); raise SystemExit(got['percent_branches_covered'] < 95)"
 
 check: test lint types ## all that CI runs
