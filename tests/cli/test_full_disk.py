@@ -83,7 +83,7 @@ def test_a_commit_that_the_disk_refuses(export: Export, tmp_path: Path, kind: st
     message, advice = lines[-2:]
     assert message.startswith("WarehouseRefused: ")
     assert "File too large" in message
-    assert "make room, then export again" in message
+    assert "make room, then try again" in message
     assert advice == "Try again: no, it would fail again"
     if kind != "delta":  # its library tells on stderr, before us, that a thread of its own ended
         assert len(lines) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
 from datetime import UTC, datetime, timedelta
 
 from wb_ops.errors import InvalidRequest
@@ -29,16 +28,10 @@ def delete_old_plans(staging: str, *, older_than: timedelta) -> list[str]:
         raise InvalidRequest(
             f"older_than={older_than}: a plan is continued for {CONTINUED_FOR}; give that or more."
         )
-    names: dict[str, set[str]] = defaultdict(set)
-    for name in open_folder(staging).list_names():
-        plan_id, _, file = name.partition("/")
-        names[plan_id].add(file)
+    paths = (name.partition("/") for name in open_folder(staging).list_names())
+    plans = sorted({plan_id for plan_id, _, file in paths if file in (PLAN, LISTING)})
     limit = datetime.now(UTC) - older_than
-    old = [
-        plan_id
-        for plan_id, files in names.items()
-        if _PLAN_ID.fullmatch(plan_id) and files & {PLAN, LISTING} and _made_at(plan_id) < limit
-    ]
+    old = [one for one in plans if _PLAN_ID.fullmatch(one) and _made_at(one) < limit]
     for plan_id in old:
         open_folder(f"{staging.rstrip('/')}/{plan_id}").remove()
     return old

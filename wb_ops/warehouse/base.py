@@ -99,10 +99,10 @@ class Committed:
     system_rows: int = 0
 
 
-# When a warehouse that another writer held is worth another try.
 # What systems and libraries say of a disk that takes no more.
 FULL_DISK = re.compile(r"no space left|file too large|disk quota|not enough.*disk", re.IGNORECASE)
-MAKE_ROOM = "The disk takes no more: make room, then export again; nothing of this batch is there."
+MAKE_ROOM = "The disk takes no more: make room, then try again; nothing of this is written."
+# When a warehouse that another writer held is worth another try.
 BUSY_RETRY_S = 15.0
 
 # Gives whole tables of a dataset, as `Warehouse.read_tables`.

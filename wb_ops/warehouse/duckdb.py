@@ -207,7 +207,7 @@ class DuckDBWarehouse(Warehouse):
             return self._busy(exc)
         if isinstance(exc, duckdb.IOException) and not any(
             words in text.lower()
-            for words in ("read-only", "permission", "no space", "not a valid", "cannot open")
+            for words in ("read-only", "permission", "not a valid", "cannot open")
         ):
             return WarehouseUnavailable(f"{self.url}: {text}", exc, path=self.url)
         return WarehouseRefused(f"{self.url}: {text}", exc, path=self.url)

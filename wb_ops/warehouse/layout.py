@@ -20,7 +20,7 @@ from wb_ops.tables.schemas import (
 )
 from wb_ops.warehouse.base import Owner, staged_key, staged_name, staged_text
 from wb_ops.warehouse.placing import Placement, is_text
-from wb_ops.warehouse.sql import Session, quoted
+from wb_ops.warehouse.sql import Session, Staged, quoted
 
 # Where SQL keeps its own things.
 _RESERVED = frozenset({"information_schema", "pg_catalog", "system", "temp", "wb_ops"})
@@ -83,9 +83,8 @@ class Layout:
     def _read_names(self) -> dict[str, dict[str, str]]:
         text = self.session.sql_type(TEXT)
         names: dict[str, dict[str, str]] = {}
-        for row in self.session.select(
-            "SELECT table_name, original_key, column_name, type FROM " + self.sql("_wb_columns")
-        ).to_pylist():
+        registered = read_table(self, "_wb_columns")
+        for row in registered.drop_columns(["first_seen"]).to_pylist():
             staged = staged_text if row["type"] == text else staged_name
             of_table = names.setdefault(row["table_name"], {})
             of_table[staged(row["original_key"])] = row["column_name"]
@@ -97,6 +96,7 @@ class Layout:
         self._check_types(table_name, wanted)
         self._add(table_name, wanted)
         if placement.added:
+            known = self.known(table_name)
             registered = [
                 {
                     "table_name": table_name,
@@ -108,10 +108,7 @@ class Layout:
                 for staged, name in placement.added.items()
             ]
             insert_rows(self, "_wb_columns", pa.Table.from_pylist(registered, schema=COLUMNS))
-            self.names = {
-                **(self.names or {}),
-                table_name: self.known(table_name) | placement.added,
-            }
+            self.names = {**(self.names or {}), table_name: known | placement.added}
 
     def _type_of(self, staged: str) -> str:
         return self.session.sql_type(TEXT if is_text(staged) else DOUBLE)
@@ -156,13 +153,28 @@ def _is_loosened(there: str, type_: str) -> bool:
     return (there, type_) == ("json", "text")
 
 
-def insert_rows(layout: Layout, table_name: str, rows: pa.Table) -> int:
-    """Insert rows in the table's canonical schema; returns the database's own count of them."""
+def insert_rows(
+    layout: Layout, table_name: str, rows: pa.Table, replacing: Sequence[str] = ()
+) -> int:
+    """Insert rows in the table's canonical schema; returns the database's own count of them.
+
+    Rows that hold the same in the columns `replacing` go.
+    """
     check_schema(rows, TABLES[table_name].schema)
     if rows.num_rows == 0:
         return 0
     with layout.session.rows_of(rows) as staged:
+        if replacing:
+            delete_matching(layout, table_name, staged, replacing)
         return insert(layout, table_name, staged.relation, staged.columns)
+
+
+def delete_matching(layout: Layout, table_name: str, staged: Staged, key: Sequence[str]) -> None:
+    """Delete the rows that hold the same as staged ones in the columns `key`."""
+    match = " AND ".join(f"old.{quoted(name)} = new.{staged.columns[name]}" for name in key)
+    layout.session.execute(
+        f"DELETE FROM {layout.sql(table_name)} old USING {staged.relation} new WHERE {match}"
+    )
 
 
 def insert(layout: Layout, table_name: str, relation: str, columns: Mapping[str, str]) -> int:

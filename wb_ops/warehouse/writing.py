@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from wb_ops.tables.schemas import SYSTEM_METRICS, TABLES, check_schema
+from wb_ops.tables.schemas import SYSTEM_METRICS, TABLES
 from wb_ops.warehouse.base import Batch, Committed, Owner, staged_key
-from wb_ops.warehouse.layout import Layout, insert, insert_rows, record_owner
+from wb_ops.warehouse.layout import Layout, delete_matching, insert, insert_rows, record_owner
 from wb_ops.warehouse.placing import Placement, place
-from wb_ops.warehouse.sql import Session, Staged, quoted
+from wb_ops.warehouse.sql import Session
 from wb_ops.warehouse.staged import (
     StagedFiles,
     check_staged,
@@ -67,27 +67,14 @@ def write_journal(
 
 def _upsert(layout: Layout, table_name: str, rows: pa.Table) -> int:
     """Replace rows by the table's key; returns how many were inserted."""
-    table = TABLES[table_name]
-    check_schema(rows, table.schema)
-    if rows.num_rows == 0:
-        return 0
-    with layout.session.rows_of(rows) as staged:
-        _delete_matching(layout, table_name, staged, table.key)
-        return insert(layout, table_name, staged.relation, staged.columns)
-
-
-def _delete_matching(layout: Layout, table_name: str, staged: Staged, key: Sequence[str]) -> None:
-    match = " AND ".join(f"old.{quoted(name)} = new.{staged.columns[name]}" for name in key)
-    layout.session.execute(
-        f"DELETE FROM {layout.sql(table_name)} old USING {staged.relation} new WHERE {match}"
-    )
+    return insert_rows(layout, table_name, rows, replacing=TABLES[table_name].key)
 
 
 def _delete_runs(layout: Layout, table_name: str, run_ids: Sequence[str]) -> None:
     if not run_ids:
         return
     with layout.session.rows_of(pa.table({"run_id": pa.array(run_ids, pa.string())})) as staged:
-        _delete_matching(layout, table_name, staged, ["run_id"])
+        delete_matching(layout, table_name, staged, ["run_id"])
 
 
 def _delete_tails(layout: Layout, table_name: str, tails: Mapping[str, int]) -> None:
@@ -137,7 +124,7 @@ def _write_flat(layout: Layout, flat: pa.Table) -> None:
     layout.add("runs_flat", placement)
     names = _names("runs_flat") | placement.columns
     with layout.session.rows_of(flat.select(list(names))) as staged:
-        _delete_matching(layout, "runs_flat", staged, ["run_id"])
+        delete_matching(layout, "runs_flat", staged, ["run_id"])
         insert(layout, "runs_flat", staged.relation, _renamed(staged.columns, names))
 
 

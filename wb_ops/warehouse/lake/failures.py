@@ -15,7 +15,7 @@ from wb_ops.warehouse.urls import without_secrets
 _REFUSED = (PermissionError, FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _REFUSED_NUMBERS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENAMETOOLONG}
 _REFUSED_WORDS = re.compile(
-    r"access ?denied|forbidden|\b40[134]\b|permission|no space|read-only|credential|signature"
+    r"access ?denied|forbidden|\b40[134]\b|permission|read-only|credential|signature"
     r"|no ?such ?bucket|invalidaccesskey|not found|schema|invariant",
     re.IGNORECASE,
 )
