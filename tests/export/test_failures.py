@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -200,6 +201,20 @@ class TestEverything:
 def test_a_bad_request_names_field_and_value(changes: dict[str, Any], words: str):
     with pytest.raises(InvalidRequest, match=words):
         replace(REQUEST, **changes)
+
+
+@pytest.mark.usefixtures("project")
+def test_nobody_reads_on_when_an_export_has_ended(api: Api, warehouse: Warehouse) -> None:
+    """Readers write into a folder that is about to be removed."""
+
+    def interrupts(progress: Progress) -> None:
+        raise KeyboardInterrupt
+
+    plan = plan_export(replace(REQUEST, max_cells=1), api, warehouse)
+    with pytest.raises(KeyboardInterrupt):
+        execute_export(plan, api, warehouse, interrupts)
+    names = [thread.name for thread in threading.enumerate()]
+    assert not [name for name in names if name.startswith(("wb_ops-export", "wb_ops-commit"))]
 
 
 def test_a_missing_folder_is_refused_before_any_request(server: DevServer, api: Api, tmp_path):

@@ -7,7 +7,9 @@ was planned is left as that one wrote it, and the next export looks at it again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -21,7 +23,7 @@ from wb_ops.export.conflicts import marked
 from wb_ops.export.planned import ExportPlan
 from wb_ops.export.receipts import Receipt, receipts_table, runs_receipt
 from wb_ops.export.report import ExportReport
-from wb_ops.export.sealed import Sealed
+from wb_ops.export.sealed import Sealed, SealedBatch
 from wb_ops.export.state import Marks, Receipts, marks_of, receipts_by_table
 from wb_ops.tables.flat import flat_table
 from wb_ops.tables.runs import runs_table
@@ -48,16 +50,37 @@ class Committer:
     report: ExportReport
     measure: Callable[[], None]
 
-    def commit(
-        self, runs: Sequence[Sealed], changed: Sequence[Sealed] = (), *, final: bool = False
+    def commit_each(
+        self,
+        batches: Generator[SealedBatch, None, None],
+        on_committed: Callable[[SealedBatch], None],
     ) -> None:
-        """Commit some runs in one transaction.
+        """Commit each batch, and remove its files, while the next one is made ready.
 
-        Args:
-            runs: what was read.
-            changed: runs that the server has changed since they were read: not written.
-            final: with them the deletions, the end of the load and the watermark.
+        Raises:
+            CommError: what stopped the reading, after what was read before is committed.
+            WarehouseError: of a commit; the one after it is not begun.
         """
+        # Whatever is raised here: first the reading ends, then a commit that is under way.
+        with ThreadPoolExecutor(1, "wb_ops-commit") as writer, closing(batches):
+            under_way: Future[SealedBatch] | None = None
+            for batch in batches:
+                if under_way is not None:
+                    on_committed(under_way.result())
+                under_way = writer.submit(self._committed, batch)
+            if under_way is None:
+                return
+            last = under_way.result()
+            on_committed(last)
+            if last.stopped is not None:
+                raise last.stopped
+
+    def _committed(self, batch: SealedBatch) -> SealedBatch:
+        self._commit(batch.runs, batch.changed, final=batch.is_last)
+        batch.remove_files()
+        return batch
+
+    def _commit(self, runs: Sequence[Sealed], changed: Sequence[Sealed], *, final: bool) -> None:
         committed = self.warehouse.commit_made(
             self.plan.request.dataset_name, partial(self._made, runs, changed, final)
         )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import islice
+from itertools import chain
 from pathlib import Path
 
 from wb_ops.client.api import Api
@@ -13,13 +13,21 @@ from wb_ops.client.local_files import temporary_folder
 from wb_ops.client.source import Node, RunSource
 from wb_ops.errors import Advice, CommError, InvalidRequest
 from wb_ops.export.commit import Committer
-from wb_ops.export.decide import cleaned
+from wb_ops.export.decide import PlannedRun, cleaned
 from wb_ops.export.execute import Meter, raise_if_incomplete
 from wb_ops.export.folder import Folder, open_folder
+from wb_ops.export.parts import chunked
 from wb_ops.export.planned import PLAN, ExportPlan, load_plan
 from wb_ops.export.receipts import receipts_of_load
 from wb_ops.export.report import ExportReport, Progress, new_report
-from wb_ops.export.sealed import MAX_RUNS_PER_BATCH, BatchSize, Sealed, unread
+from wb_ops.export.sealed import (
+    MAX_RUNS_PER_BATCH,
+    BatchSize,
+    Sealed,
+    SealedBatch,
+    marked_last,
+    unread,
+)
 from wb_ops.export.shards import DONE, Shard, read_stored
 from wb_ops.export.stored import StoredRun, load_stored
 from wb_ops.tables.fingerprints import fingerprint
@@ -149,24 +157,12 @@ class _Commit:
         measure = Meter(self.api, self.report)
         committer = Committer(self.plan, self.warehouse, self.report, measure)
         source = self.api.source(str(self.plan.request.owner))
-        waiting: tuple[list[Sealed], list[Sealed]] = [], []
         with temporary_folder("wb_ops-commit-") as local:
-            for batch in self._batches(source, local):
-                if any(waiting):
-                    self._commit(committer, *waiting, final=False)
-                waiting = batch
-            # The last one moves the watermark.
-            self._commit(committer, *waiting, final=True)
+            committer.commit_each(self._batches(source, local), self._tell)
         measure()
 
-    def _commit(
-        self, committer: Committer, runs: list[Sealed], changed: list[Sealed], *, final: bool
-    ) -> None:
-        committer.commit(runs, changed, final=final)
-        for one in (*runs, *changed):
-            for path in (*(one.history or ()), *(one.system or ())):
-                path.unlink()
-        self.runs_done += len(runs) + len(changed)
+    def _tell(self, committed: SealedBatch) -> None:
+        self.runs_done += len(committed.runs) + len(committed.changed)
         if self.on_progress is not None:
             report = self.report
             self.on_progress(
@@ -180,27 +176,43 @@ class _Commit:
                 )
             )
 
-    def _batches(
-        self, source: RunSource, local: Path
-    ) -> Iterator[tuple[list[Sealed], list[Sealed]]]:
-        """What to commit together: runs as they were read, and runs that have changed since."""
-        edited = (run for run in self.plan.iter_runs() if not run.reads_rows)
-        while some := list(islice(edited, MAX_RUNS_PER_BATCH)):
+    def _batches(self, source: RunSource, local: Path) -> Generator[SealedBatch, None, None]:
+        is_last = False
+        # What is the last is known before its rows are fetched.
+        groups: Iterator[Sequence[PlannedRun | StoredRun]] = chain(self._edited(), self._stored())
+        for some, is_last in marked_last(groups):
             nodes = self._nodes(source, {run.run_id: run.node for run in some})
-            yield [replace(unread(run), node=nodes.get(run.run_id)) for run in some], []
-        for batch in self._stored():
-            nodes = self._nodes(source, {run.run_id: run.node for run in batch})
-            runs: list[Sealed] = []
-            changed: list[Sealed] = []
-            for stored in batch:
-                node = nodes.get(stored.run_id)
-                sealed = stored.fetched(self.folder, local, node)
-                if node is None:
-                    # Deleted since: what was proved then is of no use.
-                    sealed = replace(sealed, receipts=())
-                (changed if _has_changed(stored, node) else runs).append(sealed)
-                self.report.advices += stored.advices
-            yield runs, changed
+            yield self._sealed(some, nodes, local, is_last=is_last)
+        if not is_last:
+            yield SealedBatch(is_last=True)
+
+    def _sealed(
+        self,
+        some: Sequence[PlannedRun | StoredRun],
+        nodes: Mapping[str, Node],
+        local: Path,
+        *,
+        is_last: bool,
+    ) -> SealedBatch:
+        """What to commit together: runs as they were read, and runs that have changed since."""
+        runs: list[Sealed] = []
+        changed: list[Sealed] = []
+        for run in some:
+            node = nodes.get(run.run_id)
+            if isinstance(run, PlannedRun):
+                runs.append(replace(unread(run), node=node))
+                continue
+            sealed = run.fetched(self.folder, local, node)
+            if node is None:
+                # Deleted since: what was proved then is of no use.
+                sealed = replace(sealed, receipts=())
+            (changed if _has_changed(run, node) else runs).append(sealed)
+            self.report.advices += run.advices
+        return SealedBatch(runs, changed, is_last=is_last)
+
+    def _edited(self) -> Iterator[list[PlannedRun]]:
+        edited = (run for run in self.plan.iter_runs() if not run.reads_rows)
+        return chunked(edited, MAX_RUNS_PER_BATCH)
 
     def _nodes(self, source: RunSource, known: Mapping[str, Node | None]) -> dict[str, Node]:
         broken: dict[str, CommError] = {}

@@ -8,27 +8,29 @@ continued by the next one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from wb_ops.client.api import Api
 from wb_ops.client.local_files import temporary_folder
 from wb_ops.client.source import RunSource
-from wb_ops.errors import CommError, ExportIncomplete, Facts
+from wb_ops.errors import ExportIncomplete, Facts
 from wb_ops.export.commit import Committer
 from wb_ops.export.decide import PlannedRun
+from wb_ops.export.parts import chunked
 from wb_ops.export.planned import ExportPlan
 from wb_ops.export.reading import ConcurrentReader, by_key_set
 from wb_ops.export.report import ExportReport, Progress, new_report
 from wb_ops.export.sealed import (
     MAX_RUNS_PER_BATCH,
     Sealed,
+    SealedBatch,
     advices_of,
     batched,
     facts_of,
     late_advices,
+    marked_last,
     seal,
     unread,
 )
@@ -86,15 +88,6 @@ class Meter:
         self.report.seconds = time.monotonic() - self.started
 
 
-@dataclass(frozen=True, slots=True)
-class _SealedBatch:
-    """One transaction; the last one moves the watermark."""
-
-    runs: list[Sealed]
-    is_last: bool
-    stopped: CommError | None = None
-
-
 @dataclass(slots=True)
 class _Execution:
     plan: ExportPlan
@@ -118,34 +111,24 @@ class _Execution:
         self.committer = Committer(self.plan, self.warehouse, self.report, self.measure)
 
     def run(self) -> ExportReport:
-        with ThreadPoolExecutor(1, "wb_ops-commit") as writer:
-            written: Future[list[Sealed]] = writer.submit(list)
-            for batch in self._batches():
-                self._count(written.result())
-                written = writer.submit(self._commit, batch)
-                if batch.stopped is not None:
-                    self._count(written.result())
-                    raise batch.stopped
-            self._count(written.result())
+        self.committer.commit_each(self._batches(), self._count)
         self.measure()
         raise_if_incomplete(self.plan, self.report)
         return self.report
 
-    def _batches(self) -> Iterator[_SealedBatch]:
+    def _batches(self) -> Generator[SealedBatch, None, None]:
         request = self.plan.request
         runs = [run for run in self.plan.runs if run.reads_rows]
         edited = [unread(run) for run in self.plan.runs if not run.reads_rows]
-        for at in range(0, len(edited), MAX_RUNS_PER_BATCH):
-            some = edited[at : at + MAX_RUNS_PER_BATCH]
-            is_last = not runs and at + len(some) == len(edited)
-            yield _SealedBatch(some, is_last)
+        for some, ends in marked_last(chunked(edited, MAX_RUNS_PER_BATCH)):
+            yield SealedBatch(some, is_last=ends and not runs)
         if edited and not runs:
             return
         for batch in batched(self._staged(runs), request.max_cells):
             is_cut_off = batch.stopped is not None
             sealed = seal(request, self.source, batch.runs, is_cut_off=is_cut_off)
             self._note(batch.runs, sealed)
-            yield _SealedBatch(sealed, batch.is_last, batch.stopped)
+            yield SealedBatch(sealed, is_last=batch.is_last, stopped=batch.stopped)
 
     def _staged(self, planned: Sequence[PlannedRun]) -> Iterator[StagedRun]:
         request = self.plan.request
@@ -166,17 +149,10 @@ class _Execution:
         for one in sealed:
             self.report.advices += late_advices(one.receipts)
 
-    def _commit(self, batch: _SealedBatch) -> list[Sealed]:
-        self.committer.commit(batch.runs, final=batch.is_last)
-        for one in batch.runs:
-            for path in (*(one.history or ()), *(one.system or ())):
-                path.unlink()
-        return batch.runs
-
-    def _count(self, committed: Sequence[Sealed]) -> None:
-        self.runs_done += len(committed)
-        self.rows_read += sum(one.rows for one in committed)
-        if committed:
+    def _count(self, committed: SealedBatch) -> None:
+        self.runs_done += len(committed.runs)
+        self.rows_read += sum(one.rows for one in committed.runs)
+        if committed.runs:
             self._tell(self.runs_done, self.rows_read)
 
     def _tell(self, runs: int, rows: int) -> None:

@@ -6,7 +6,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,6 +17,8 @@ from wb_ops.export.decide import PlannedRun
 from wb_ops.export.folder import Folder
 
 FOLDER = "runs/"
+
+T = TypeVar("T")
 
 _SCHEMA = pa.schema(
     [
@@ -132,9 +134,9 @@ def _planned(row: dict[str, Any]) -> PlannedRun:
     )
 
 
-def chunked(rows: Iterable[Listed], size: int) -> Iterator[list[Listed]]:
+def chunked(rows: Iterable[T], size: int) -> Iterator[list[T]]:
     """Group rows into lists of at most `size`."""
-    chunk: list[Listed] = []
+    chunk: list[T] = []
     for row in rows:
         chunk.append(row)
         if len(chunk) == size:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 from wb_ops.client.source import Node, RunSource
 from wb_ops.errors import Advice, AdviceKind, CommError, Facts, NotFound
@@ -15,6 +15,8 @@ from wb_ops.export.request import ExportRequest
 from wb_ops.export.staging import StagedRun
 
 MAX_RUNS_PER_BATCH = 1000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,40 @@ class Sealed:
     keys: tuple[str, ...] | None
     written_by: str | None
     rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SealedBatch:
+    """One transaction.
+
+    Attributes:
+        runs: what was read.
+        changed: runs that the server has changed since they were read: not written.
+        is_last: with it the deletions, the end of the load and the watermark.
+        stopped: the error that ended the reading after these runs; no other batch follows.
+    """
+
+    runs: Sequence[Sealed] = ()
+    changed: Sequence[Sealed] = ()
+    is_last: bool = False
+    stopped: CommError | None = None
+
+    def remove_files(self) -> None:
+        """Remove the staged files of all of its runs."""
+        for one in (*self.runs, *self.changed):
+            for path in (*(one.history or ()), *(one.system or ())):
+                path.unlink()
+
+
+def marked_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
+    """Give each item, and whether it is the last; the next one is looked at before."""
+    held: list[T] = []
+    for item in items:
+        if held:
+            yield held.pop(), False
+        held.append(item)
+    for item in held:
+        yield item, True
 
 
 @dataclass(slots=True)
@@ -78,7 +114,7 @@ class StagedBatch:
     stopped: CommError | None = None
 
 
-def batched(staged_runs: Iterator[StagedRun], max_cells: int) -> Iterator[StagedBatch]:
+def batched(staged_runs: Iterator[StagedRun], max_cells: int) -> Generator[StagedBatch, None, None]:
     """Group staged runs into what fits into one transaction.
 
     What was read before an error that stops everything comes last, with that error: a limit that

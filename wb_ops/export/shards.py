@@ -9,6 +9,7 @@ from __future__ import annotations
 import heapq
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -124,10 +125,12 @@ class _ShardExecution:
             )
             runs = by_key_set(list(read_planned(self.folder, wanted)))
             staged = ConcurrentReader(stager, request.max_workers).iter_staged(runs)
-            for batch in batched(staged, request.max_cells):
-                self._keep(batch.runs, source, is_cut_off=batch.stopped is not None)
-                if batch.stopped is not None:
-                    raise batch.stopped
+            # Before the folder goes, those who write into it end.
+            with closing(batched(staged, request.max_cells)) as batches:
+                for batch in batches:
+                    self._keep(batch.runs, source, is_cut_off=batch.stopped is not None)
+                    if batch.stopped is not None:
+                        raise batch.stopped
 
     def _keep(self, batch: Sequence[StagedRun], source: RunSource, *, is_cut_off: bool) -> None:
         """Move a batch into the plan's folder; its JSON, which makes it count, is the last."""
