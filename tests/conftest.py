@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
@@ -12,6 +13,7 @@ import textwrap
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,43 @@ def postgres_server() -> Iterator[str]:
             yield server.get_uri()
         finally:
             server.cleanup()
+
+
+@pytest.fixture
+def new_database(postgres_server: str) -> Iterator[Callable[[], str]]:
+    """Each call makes a database of its own, and gives its URL."""
+    # Imported here: most tests need no server.
+    import adbc_driver_postgresql.dbapi as adbc
+
+    def administer(sql: str) -> None:
+        with adbc.connect(postgres_server, autocommit=True) as connection:
+            connection.execute(sql).close()
+
+    with ExitStack() as stack:
+
+        def create() -> str:
+            name = f"db_{uuid.uuid4().hex}"
+            administer(f"create database {name}")
+            stack.callback(administer, f"drop database {name} with (force)")
+            return postgres_server.replace("/postgres?", f"/{name}?")
+
+        yield create
+
+
+@contextmanager
+def _full_disk(most_bytes: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.fixture
+def full_disk() -> Callable[[int], AbstractContextManager[None]]:
+    """The system lets no file of this process grow further, as on a disk without room."""
+    return _full_disk
 
 
 @pytest.fixture(scope="session")

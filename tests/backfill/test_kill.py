@@ -9,14 +9,11 @@ import random
 import signal
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-import adbc_driver_postgresql.dbapi as adbc
 import pytest
 
 from wb_ops import (
@@ -52,17 +49,11 @@ sys.path.insert(0, str(HERE))
 
 
 @pytest.fixture(params=["duckdb", "postgres"])
-def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Warehouse]:
+def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
     """Where the backfills are recorded."""
     if request.param == "duckdb":
-        yield connect(f"duckdb:///{tmp_path / 'killed.duckdb'}")
-        return
-    server = request.getfixturevalue("postgres_server")
-    name = f"killed_{uuid.uuid4().hex}"
-    with adbc.connect(server, autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(f"create database {name}")
-        yield connect(server.replace("/postgres?", f"/{name}?"))
-        cursor.execute(f"drop database {name} with (force)")
+        return connect(f"duckdb:///{tmp_path / 'killed.duckdb'}")
+    return connect(request.getfixturevalue("new_database")())
 
 
 @dataclass

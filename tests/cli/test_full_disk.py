@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import random
-import resource
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,7 @@ from wb_ops.devserver import DevServer
 RUNS, ROWS = 8, 500
 EX_CANTCREAT = 73
 Export = Callable[[str], tuple[int, list[str]]]
-
-
-@contextmanager
-def full_disk(most_bytes: int) -> Iterator[None]:
-    """The system lets no file of this process grow further, as on a disk without room."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+FullDisk = Callable[[int], AbstractContextManager[None]]
 
 
 @pytest.fixture(autouse=True)
@@ -74,7 +63,9 @@ def held(url: str) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("kind", ["duckdb", "parquet", "delta"])
-def test_a_commit_that_the_disk_refuses(export: Export, tmp_path: Path, kind: str):
+def test_a_commit_that_the_disk_refuses(
+    export: Export, full_disk: FullDisk, tmp_path: Path, kind: str
+):
     """What is read on the way is small; the warehouse's own files are not."""
     url = f"{kind}:///{tmp_path / 'warehouse'}"
     with full_disk(100_000):
@@ -92,7 +83,7 @@ def test_a_commit_that_the_disk_refuses(export: Export, tmp_path: Path, kind: st
     assert held(url) == [(f"r{number}", ROWS) for number in range(RUNS)]
 
 
-def test_no_room_for_what_is_read_on_the_way(export: Export, tmp_path: Path):
+def test_no_room_for_what_is_read_on_the_way(export: Export, full_disk: FullDisk, tmp_path: Path):
     url = f"duckdb:///{tmp_path / 'warehouse.duckdb'}"
     with full_disk(8_000):
         code, lines = export(url)

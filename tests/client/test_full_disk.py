@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import resource
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -19,17 +18,6 @@ ROWS = [{"_step": step, "loss": step / 7, "noise": hash(step * 0.1) / 3} for ste
 FULL = r"File too large.*make room.*TMPDIR"
 
 Read = Callable[[Api, Path], object]
-
-
-@contextmanager
-def full_disk() -> Iterator[None]:
-    """The system lets no file of this process grow further, as on a disk without room."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (MOST_BYTES, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.fixture(autouse=True)
@@ -58,9 +46,13 @@ READS: dict[str, Read] = {
 
 @pytest.mark.parametrize("what", READS)
 def test_a_full_disk_is_refused_once_and_leaves_nothing(
-    server: DevServer, api: Api, tmp_path: Path, what: str
+    server: DevServer,
+    api: Api,
+    full_disk: Callable[[int], AbstractContextManager[None]],
+    tmp_path: Path,
+    what: str,
 ):
-    with full_disk(), pytest.raises(WarehouseRefused, match=FULL) as caught:
+    with full_disk(MOST_BYTES), pytest.raises(WarehouseRefused, match=FULL) as caught:
         READS[what](api, tmp_path)
     assert caught.value.advice.kind == "never"
     assert isinstance(caught.value.exc, OSError)

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from urllib.parse import urlsplit
 
 import adbc_driver_postgresql.dbapi as adbc
 import boto3
@@ -234,18 +235,13 @@ class DeltaBucket(ParquetBucket):
 class PostgresDestination(Destination):
     """A database of its own on a real server."""
 
-    def __init__(self, server: str, name: str) -> None:
-        self.server, self.name = server, name
-        self.url = server.replace("/postgres?", f"/{name}?")
+    def __init__(self, url: str) -> None:
+        self.url = url
 
     @classmethod
     @contextmanager
     def opened(cls, folder: Path, request: pytest.FixtureRequest) -> Iterator[Destination]:
-        server = request.getfixturevalue("postgres_server")
-        name = f"db_{uuid.uuid4().hex}"
-        administer(server, f"create database {name}")
-        yield cls(server, name)
-        administer(server, f"drop database {name} with (force)")
+        yield cls(request.getfixturevalue("new_database")())
 
     def set_schema_version(self, dataset: str, version: int) -> None:
         administer(self.url, f"update {dataset}._wb_state set schema_version = {version}")
@@ -267,10 +263,9 @@ class PostgresDestination(Destination):
 
     @contextmanager
     def read_only(self) -> Iterator[Warehouse]:
-        setting = f"alter database {self.name} set default_transaction_read_only"
-        administer(self.server, f"{setting} = on")
+        name = urlsplit(self.url).path.removeprefix("/")
+        administer(self.url, f"alter database {name} set default_transaction_read_only = on")
         yield self.connect()
-        administer(self.server, f"alter database {self.name} reset all")
 
     def missing(self) -> Warehouse:
         return connect("postgresql://ann@127.0.0.1:1/nowhere")

@@ -6,13 +6,11 @@ import gzip
 import json
 import math
 import os
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
 
-import adbc_driver_postgresql.dbapi as adbc
 import duckdb
 import pyarrow as pa
 import pytest
@@ -46,16 +44,10 @@ LONGEST = 30_000
 
 
 @pytest.fixture(params=["duckdb", "postgres", "parquet", "delta"])
-def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Warehouse]:
+def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
     if request.param != "postgres":
-        yield connect(f"{request.param}:///{tmp_path / 'warehouse'}")
-        return
-    server = request.getfixturevalue("postgres_server")
-    name = f"corpus_{uuid.uuid4().hex}"
-    with adbc.connect(server, autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(f"create database {name}")
-        yield connect(server.replace("/postgres?", f"/{name}?"))
-        cursor.execute(f"drop database {name} with (force)")
+        return connect(f"{request.param}:///{tmp_path / 'warehouse'}")
+    return connect(request.getfixturevalue("new_database")())
 
 
 def numbers(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

@@ -8,12 +8,10 @@ import subprocess
 import sys
 import threading
 import time
-import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import adbc_driver_postgresql.dbapi as adbc
 import pytest
 
 from wb_ops import (
@@ -92,24 +90,13 @@ def project(server: DevServer) -> DevServer:
 @pytest.fixture(params=["duckdb", "postgres"])
 def destinations(
     request: pytest.FixtureRequest, tmp_path: Path
-) -> Iterator[tuple[str, Warehouse, Warehouse]]:
+) -> tuple[str, Warehouse, Warehouse]:
     """The name of a kind of warehouse, one that nobody disturbs, and one that is killed."""
     kind = request.param
     if kind == "duckdb":
-        yield kind, *(connect(f"duckdb:///{tmp_path / name}") for name in ("a.db", "b.db"))
-        return
-    server = request.getfixturevalue("postgres_server")
-    names = [f"kill_{uuid.uuid4().hex}" for _ in range(2)]
-    with ExitStack() as stack:
-        for name in names:
-            administer(server, f"create database {name}")
-            stack.callback(administer, server, f"drop database {name} with (force)")
-        yield kind, *(connect(server.replace("/postgres?", f"/{name}?")) for name in names)
-
-
-def administer(url: str, sql: str) -> None:
-    with adbc.connect(url, autocommit=True) as connection, connection.cursor() as cursor:
-        cursor.execute(sql)
+        return kind, *(connect(f"duckdb:///{tmp_path / name}") for name in ("a.db", "b.db"))
+    new_database = request.getfixturevalue("new_database")
+    return kind, connect(new_database()), connect(new_database())
 
 
 @contextmanager
