@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from wb_ops import Api, BackfillRequest, Warehouse, execute_backfill, plan_backfill
-from wb_ops.devserver import DevServer
+from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.errors import PermissionDenied
 
 Ask = Callable[[str], list[dict[str, Any]]]
-OLD = "2026-01-01T00:00:00"
+OLD, REPORTED, EDITED = "2026-01-01T00:00:00", "2026-02-01T00:00:00", "2026-03-01T00:00:00"
+
+
+def counts(any_: int, none: int) -> Responder:
+    body = {"data": {"project": {"any": any_, "none": none}}}
+    return Responder(status=200, body=json.dumps(body))
+
+
+# A field that the server does not know: it matches all runs, or none, or is an error.
+UNDERSTOOD_NOT = [counts(7, 7), counts(0, 0), Responder.error(400), Responder.error(500)]
 
 
 def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
@@ -42,11 +53,11 @@ def requests_for(server: DevServer, action: Callable[[], Any]) -> tuple[Any, lis
 
 @pytest.mark.usefixtures("project")
 class TestIncremental:
-    def test_nothing_changed_costs_one_request(self, server: DevServer, export: Any):
+    def test_nothing_changed_costs_two_requests(self, server: DevServer, export: Any):
         export()
         (plan, report), sent = requests_for(server, export)
         assert (plan.mode, plan.runs, report.runs) == ("incremental", (), 0)
-        assert sent == ["Runs"]
+        assert sent == ["FilterProbe", "Runs"]
 
     def test_a_new_run_is_added(self, server: DevServer, export: Any, ask: Ask):
         export()
@@ -75,7 +86,30 @@ class TestIncremental:
         assert reasons(export()[0]) == {"r3": "grown"}
         assert ask("select count(*) as n from history where run_id = 'r3'") == [{"n": 15}]
 
-    def test_late_edits_are_found_by_reconciling(self, server: DevServer, export: Any, ask: Ask):
+    def test_a_late_edit_is_found_where_the_server_filters_on_it(
+        self, server: DevServer, export: Any, ask: Ask
+    ):
+        export()
+        server.edit_run("ann", "trials", "r1", tags=["late"])
+        (plan, _), sent = requests_for(server, export)
+        assert (plan.mode, reasons(plan)) == ("incremental", {"r1": "edited"})
+        assert sent == ["FilterProbe", "Runs"]
+        assert ask("select tags from runs where run_id = 'r1'") == [{"tags": ["late"]}]
+        assert export()[0].runs == ()
+
+    def test_edits_before_the_last_look_are_listed_no_more(self, server: DevServer, export: Any):
+        """While nothing reports, the watermark stays, and the time of the last look moves on."""
+        server.seed_run("ann", "trials", "last", created_at=REPORTED, heartbeat_at=REPORTED)
+        for index in range(6):
+            server.edit_run("ann", "trials", f"r{index}", updated_at=EDITED)
+        export()
+        assert export()[0].listed == 1
+
+    @pytest.mark.parametrize("answer", UNDERSTOOD_NOT, ids=str)
+    def test_late_edits_are_found_by_reconciling(
+        self, server: DevServer, export: Any, ask: Ask, answer: Responder
+    ):
+        server.faults.add(Fault(Matcher(operation="FilterProbe"), answer, times=None))
         server.seed_run("ann", "trials", "recent")
         export()
         server.edit_run("ann", "trials", "r1", tags=["late"])
@@ -84,6 +118,12 @@ class TestIncremental:
         assert reasons(plan) == {"r1": "edited"}
         assert sent == ["Runs"]
         assert ask("select tags from runs where run_id = 'r1'") == [{"tags": ["late"]}]
+
+    def test_a_probe_that_fails_in_another_way_is_an_error(self, server: DevServer, export: Any):
+        export()
+        server.faults.add(Fault(Matcher(operation="FilterProbe"), Responder.error(403)))
+        with pytest.raises(PermissionDenied):
+            export()
 
     def test_reconciling_comes_due(self, server: DevServer, export: Any):
         export()

@@ -89,6 +89,16 @@ query Runs($entity: String!, $project: String!, $cursor: String, $perPage: Int,
 }}
 """
 
+# Two counts that tell whether a field is one that the server filters on.
+FILTER_PROBE = """
+query FilterProbe($entity: String!, $project: String!, $any: JSONString, $none: JSONString) {
+  project(name: $project, entityName: $entity) {
+    any: runCount(filters: $any)
+    none: runCount(filters: $none)
+  }
+}
+"""
+
 # The place of a run whose fields cannot be read: what it is called, and the cursor after it.
 RUN_NAMES = """
 query RunNames($entity: String!, $project: String!, $cursor: String, $perPage: Int,

@@ -11,12 +11,12 @@ from typing import Any
 
 from wb_ops.client.filters import check, require_valid
 from wb_ops.client.listing import Listing, OnBroken
-from wb_ops.client.operations import RUN, Operation
+from wb_ops.client.operations import FILTER_PROBE, RUN, Operation
 from wb_ops.client.paging import MAX_PAGE_SIZE, iter_pages
 from wb_ops.client.responses import missing
 from wb_ops.client.retries import GivesUp
 from wb_ops.client.transport import Transport
-from wb_ops.errors import CommError, InvalidRequest
+from wb_ops.errors import CommError, InvalidRequest, ServerUnavailable
 
 log = logging.getLogger("wb_ops")
 
@@ -98,6 +98,30 @@ class RunSource:
             NotFound: no such project or run (retry: never).
         """
         return self.fetch_run_fields(self.operation("Run", RUN, name=run_id))
+
+    def filters_on_time(self, name: str) -> bool:
+        """Whether the server filters on a field of times that is not documented; one request.
+
+        A server that does not know a field may match every run or none, or answer with HTTP 400
+        or 500 (the hosted service did so to other filters that it does not understand,
+        opentensor/validators#136): all of it is a no.
+
+        Raises:
+            NotFound: there is no such project, or this key cannot see it (retry: never).
+            CommError: by the table in `errors`.
+        """
+        times = {"any": "1970-01-01T00:00:00", "none": "9999-12-31T00:00:00"}
+        filters = {key: _filter_text({name: {"$gte": time}}) for key, time in times.items()}
+        try:
+            found = self.fetch_project_fields(
+                self.operation("FilterProbe", FILTER_PROBE, **filters), _is_not_understood
+            )
+        except CommError as error:
+            if not _is_not_understood(error):
+                raise
+            log.info("%s: the server does not filter on %s: %s", self.path, name, error)
+            return False
+        return bool(found.get("any")) and found.get("none") == 0
 
     def operation(self, name: str, document: str, /, **variables: object) -> Operation:
         """An operation on this project."""
@@ -183,6 +207,11 @@ def _unseen(nodes: Iterable[Node], seen: set[str]) -> Iterator[Node]:
         if node["name"] not in seen:
             seen.add(node["name"])
             yield node
+
+
+def _is_not_understood(error: CommError, attempts: int = 1) -> bool:
+    is_its_fault = isinstance(error, ServerUnavailable) and error.http_status == 500
+    return is_its_fault or isinstance(error, InvalidRequest)
 
 
 def _raise(run_id: str, error: CommError) -> None:

@@ -36,7 +36,7 @@ def iter_listed(
             some = chosen[at : at + IDS_PER_REQUEST]
             yield from source.fetch_nodes(some, wanted, on_broken).values()
         return
-    narrow = _moved(marks) if mode == "incremental" else window_filters(request)
+    narrow = _moved(marks, source) if mode == "incremental" else window_filters(request)
     wanted = _all_of(scope_filters(request), narrow, start)
     yield from source.iter_nodes(wanted, on_count=on_count, on_broken=on_broken)
 
@@ -110,11 +110,15 @@ def whole_filters(request: ExportRequest) -> dict[str, Any]:
     return _all_of(scope_filters(request), window_filters(request))
 
 
-def _moved(marks: Marks) -> dict[str, Any]:
+def _moved(marks: Marks, source: RunSource) -> dict[str, Any]:
     if marks.watermark is None:
         return {}
     since = filter_time(marks.watermark - OVERLAP)
-    return {"$or": [{"heartbeatAt": {"$gte": since}}, {"createdAt": {"$gte": since}}]}
+    signs = [{"heartbeatAt": {"$gte": since}}, {"createdAt": {"$gte": since}}]
+    if marks.checked_at is not None and source.filters_on_time("updatedAt"):
+        # Since the last look: an edit moves no heartbeat, so the watermark may stay for long.
+        signs.append({"updatedAt": {"$gte": filter_time(marks.checked_at - OVERLAP)}})
+    return {"$or": signs}
 
 
 def window_filters(request: ExportRequest) -> dict[str, Any]:
