@@ -55,7 +55,7 @@ bench: $(READY) ## measure the client, exports and backfills against their limit
 	$(BIN)/python benchmarks/airflow_parse.py
 	$(BIN)/python benchmarks/backfill.py
 	$(BIN)/python benchmarks/dagster_load.py
-	for what in speed idle hourly names; do $(BIN)/python benchmarks/export.py $$what; done
+	for what in speed idle hourly names memory; do $(BIN)/python benchmarks/export.py $$what; done
 	$(BIN)/python benchmarks/warehouse_commit.py
 
 coverage: $(READY) ## branch coverage of the client by its tests, at least 95 %

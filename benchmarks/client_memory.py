@@ -76,7 +76,8 @@ def make(base: str, runs: int, large: int) -> Answers:
 
     def listed_run(index: int) -> dict[str, Any]:
         if index == 0:
-            return {**node(0), "name": "large", "historyLineCount": large}
+            keys = {"lastStep": large - 1}
+            return {**node(0), "name": "large", "historyLineCount": large, "historyKeys": keys}
         return {**node(index), "name": f"r{index:05}", "historyLineCount": SMALL_ROWS}
 
     return Answers({"RunParquetHistory": asked, "Runs": listed}, file)

@@ -10,7 +10,8 @@ idle    an incremental export with nothing changed, with 10 runs changed, and a 
         requests, and seconds of work (this process's CPU).
 hourly  a load of 10 rows against DuckDB's own cost of the same (open, read the state, close, open,
         one transaction, close).
-memory  `--rows` of one run in many files; peak memory of the export over time.
+memory  one run of 100,000,000 rows in 100 files, from a server of pre-rendered answers; peak
+        memory of the export over time.
 names   `--runs` runs with metrics of their own; peak memory of the export.
 """
 
@@ -37,11 +38,14 @@ from typing import Any
 import duckdb
 import psutil
 import requests
+from byte_server import API_KEY, byte_server
+from client_memory import make
 
 from wb_ops import Api, ExportRequest, connect, execute_export, plan_export
 
 REQUEST = ExportRequest("ann", "bench")
 KEYS = 10
+MANY_ROWS = 100_000_000
 WORKERS = 8
 
 SDK_LOOP = """
@@ -267,10 +271,8 @@ def fixed_cost(path: Path, openings: int) -> None:
 
 
 def memory(server: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> None:
-    keys = [f"metric{at}" for at in range(KEYS)]
-    for index in range(arguments.runs):
-        seed(server, [run_seed(f"r{index:05}", arguments.rows, keys)])
-    watched(server, folder, f"{arguments.runs * arguments.rows:,} rows in {arguments.runs} runs")
+    with byte_server(make, 0, MANY_ROWS) as rendered:
+        watched({"url": rendered.url, "api_key": API_KEY}, folder, f"one run of {MANY_ROWS:,} rows")
 
 
 def names(server: dict[str, Any], folder: Path, arguments: argparse.Namespace) -> None:
