@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -324,4 +325,26 @@ def test_what_cannot_be_put_back_into_a_run_that_became_read_only_is_on_record(
     )  # fmt: skip
     server.faults.add(closing)
     assert len(write_backfill(REQUEST, api, warehouse).written) == 2
+    assert owed(warehouse) == [line]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "line"), [(3, ("new", "2", "3")), (2, ("new", "1", "2"))],
+    ids=["each round", "two rounds, then the server fails"],
+)  # fmt: skip
+def test_a_new_member_that_its_writer_changes_while_we_put_it_back_is_on_record(
+    api: Api, warehouse: Warehouse, server: DevServer, rounds: int, line: tuple[str, str, str]
+):
+    def change_it(nth: int) -> None:
+        best = 0 if nth == 1 else 1
+        theirs = f'{{"acc": 0.5, "best": {best}, "theirs": 1.50, "new": {nth}}}'
+        server.edit_run("ann", "trials", "r00", summary=theirs)
+        if nth == rounds == 2:
+            server.faults.add(Fault(Matcher(operation="Runs"), Responder.error(500), times=None))
+
+    for nth in range(1, rounds + 1):
+        write = Matcher(operation="UpsertBucket", nth=nth)
+        server.faults.add(Fault(write, Responder(), action=partial(change_it, nth)))
+    with nullcontext() if rounds == 3 else pytest.raises(ServerUnavailable):
+        write_backfill(REQUEST, api, warehouse)
     assert owed(warehouse) == [line]

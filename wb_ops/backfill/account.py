@@ -48,7 +48,7 @@ class Account:
                 self.owed.setdefault(value.run_id, {})[value.key] = value
             else:
                 of_run[value.key] = value
-        for run_id, owed in list(self.owed.items()):
+        for run_id, owed in self.owed.items():
             self._look_later(run_id, owed)
 
     def close(self, value: PlannedValue, event: Event, note: str | None = None) -> None:
@@ -134,9 +134,11 @@ class Account:
                 self.outcomes.append((value, "settled", None))
 
     def _look_later(self, run_id: str, owed: Owed) -> None:
+        """New members are looked for later; one that was changed since is not new any more."""
         new = {key: value for key, value in owed.items() if value.old is None}
-        if new:
-            self.later.setdefault(run_id, {}).update(new)
+        kept = {k: v for k, v in self.later.pop(run_id, {}).items() if k not in owed}
+        if kept or new:
+            self.later[run_id] = kept | new
 
 
 def warn_of_lost(run_id: str, members: Iterable[PlannedValue]) -> None:
