@@ -327,17 +327,34 @@ def test_what_a_server_takes_in_a_request_is_found_out_once(
     assert server.requests.operations().count("UpsertBucket") == 1 + 2 + 5 + 5
 
 
+@pytest.mark.parametrize("status", [400, 200])
+@pytest.mark.parametrize("at_fault", [0, 1], ids=["first", "second"])
 def test_a_refusal_of_the_whole_because_of_one_run_is_told_of_that_run(
-    api: Api, warehouse: Warehouse, server: DevServer
+    api: Api, warehouse: Warehouse, server: DevServer, status: int, at_fault: int
 ):
-    """The first write is both runs', the second asks whether the server answers, then r00's."""
-    for nth in (1, 3):
-        refusal = Responder(status=200, body=TOO_COMPLEX)
+    """The first write is all runs', the second asks whether the server answers, then r00's."""
+    run_ids = ["r00", "r01", "r02"]
+    server.seed_run("ann", "trials", "r02", summary=FULL)
+    for nth in (1, 3 + at_fault):
+        refusal = Responder(status=status, body=TOO_COMPLEX)
         server.faults.add(Fault(Matcher(operation="UpsertBucket", nth=nth), refusal))
     with pytest.raises(InvalidRequest, match="too complex; all others are written") as caught:
+        write(api, warehouse, replace(REQUEST, filters={"name": {"$in": run_ids}}))
+    assert [value.run_id for value in caught.value.report.failed] == [run_ids.pop(at_fault)]
+    assert [value.run_id for value in caught.value.report.written] == run_ids
+
+
+@pytest.mark.parametrize("status", [400, 200])
+def test_a_refusal_of_every_write_is_told_of_each_run(
+    api: Api, warehouse: Warehouse, server: DevServer, status: int, text_of: TextOf
+):
+    every_write = Matcher(document="*summaryMetrics*", operation="UpsertBucket")
+    refusal = Responder(status=status, body=TOO_COMPLEX)
+    server.faults.add(Fault(every_write, refusal, times=None))
+    with pytest.raises(InvalidRequest) as caught:
         write(api, warehouse)
-    assert [value.run_id for value in caught.value.report.failed] == ["r00"]
-    assert [value.run_id for value in caught.value.report.written] == ["r01"]
+    assert [value.run_id for value in caught.value.report.failed] == ["r00", "r01"]
+    assert text_of("r00") == text_of("r01") == FULL
 
 
 def test_a_run_that_is_deleted_between_reading_and_writing_is_told(

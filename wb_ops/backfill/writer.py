@@ -57,6 +57,7 @@ class Writer:
     ) -> tuple[Befores, CommError | None]:
         before: Befores = {}
         first: CommError | None = None
+        error: CommError | None
         at = 0
         while at < len(changes):
             # A part may have found out that the server takes less.
@@ -64,10 +65,14 @@ class Writer:
             try:
                 found, error = self._send(base, some)
             except CommError as raised:
-                if at == 0:
+                if len(some) == 1 < len(changes) and _is_of_the_form(raised):
+                    # This run is at fault, or all are: the others tell.
+                    found, error = {}, raised
+                elif at == 0:
                     raise
-                # What was sent before it must be read, whatever this one says.
-                return before, first or raised
+                else:
+                    # What was sent before it must be read, whatever this one says.
+                    return before, first or raised
             before |= found
             first = first or error
             at += len(some)
