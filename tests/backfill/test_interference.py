@@ -344,6 +344,18 @@ def test_a_refusal_of_the_whole_because_of_one_run_is_told_of_that_run(
     assert [value.run_id for value in caught.value.report.written] == run_ids
 
 
+@pytest.mark.parametrize("status", [400, 413, 200])
+def test_a_refusal_of_a_run_that_is_written_alone_stops_no_other(
+    api: Api, warehouse: Warehouse, server: DevServer, status: int
+):
+    refusal = Responder(status=status, body=TOO_COMPLEX)
+    server.faults.add(Fault(Matcher(operation="UpsertBucket", nth=1), refusal))
+    with pytest.raises(InvalidRequest, match="all others are written") as caught:
+        write(api, warehouse, replace(REQUEST, safe=True))
+    assert [value.run_id for value in caught.value.report.failed] == ["r00"]
+    assert [value.run_id for value in caught.value.report.written] == ["r01"]
+
+
 @pytest.mark.parametrize("status", [400, 200])
 def test_a_refusal_of_every_write_is_told_of_each_run(
     api: Api, warehouse: Warehouse, server: DevServer, status: int, text_of: TextOf

@@ -57,7 +57,6 @@ class Writer:
     ) -> tuple[Befores, CommError | None]:
         before: Befores = {}
         first: CommError | None = None
-        error: CommError | None
         at = 0
         while at < len(changes):
             # A part may have found out that the server takes less.
@@ -65,14 +64,10 @@ class Writer:
             try:
                 found, error = self._send(base, some)
             except CommError as raised:
-                if len(some) == 1 < len(changes) and _is_of_the_form(raised):
-                    # This run is at fault, or all are: the others tell.
-                    found, error = {}, raised
-                elif at == 0:
+                if at == 0:
                     raise
-                else:
-                    # What was sent before it must be read, whatever this one says.
-                    return before, first or raised
+                # What was sent before it must be read, whatever this one says.
+                return before, first or raised
             before |= found
             first = first or error
             at += len(some)
@@ -149,7 +144,8 @@ def _is_of_the_form(error: CommError) -> bool:
 def _is_told_by_reading(error: CommError) -> bool:
     if isinstance(error, OutcomeUnknown | NotFound) or is_busy(error):
         return True
-    if is_of_one_run(error):
+    # Refused alone, a run is at fault, or all are: the others tell.
+    if is_of_one_run(error) or _is_of_the_form(error):
         return True
     is_of_runs = isinstance(error, InvalidRequest | PermissionDenied)
     return is_of_runs and error.http_status == _GRAPHQL_ERRORS
