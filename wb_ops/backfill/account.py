@@ -39,7 +39,7 @@ class Account:
     owed: dict[str, Owed] = field(default_factory=dict)
     later: dict[str, Owed] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
-    _contested: dict[str, Texts] = field(default_factory=dict)
+    _contested: dict[str, set[str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for value in self.values:
@@ -54,14 +54,14 @@ class Account:
     def close(self, value: PlannedValue, event: Event, note: str | None = None) -> None:
         """Settle a value of ours."""
         del self.open[value.run_id][value.key]
-        if value.key in self._contested.get(value.run_id, {}) and event != "gone":
+        if value.key in self._contested.get(value.run_id, ()) and event != "gone":
             # Ours may still be there in place of theirs: neither refused nor settled.
             event = "unverified"
         self.outcomes.append((value, event, note))
 
     def close_written(self, run_id: str, keys: Iterable[str]) -> None:
         """Settle values that are there."""
-        for key in list(keys):
+        for key in keys:
             self.close(self.open[run_id][key], "written", AGAIN if self.is_again else None)
 
     def close_run(self, run_id: str, event: Event, note: str) -> None:
@@ -80,21 +80,17 @@ class Account:
         self.owed.pop(run_id, None)
         self.later.pop(run_id, None)
 
-    def contest(self, run_id: str, key: str, text: str | None) -> None:
+    def contest(self, run_id: str, key: str) -> None:
         """Note another writer's member of our key: no conflict is told before it is back.
 
         Until then it is a loss.
         """
-        self._contested.setdefault(run_id, {})[key] = text
-
-    def contested_keys(self, run_id: str) -> list[str]:
-        """Our keys for which others' values are not back yet."""
-        return list(self._contested.get(run_id, {}))
+        self._contested.setdefault(run_id, set()).add(key)
 
     def close_contested(self, run_id: str, back: Iterable[str]) -> None:
         """Close our keys for which others' values are back."""
-        for key in set(self.contested_keys(run_id)).intersection(back):
-            del self._contested[run_id][key]
+        for key in self._contested.get(run_id, set()).intersection(back):
+            self._contested[run_id].remove(key)
             self.close(self.open[run_id][key], "conflict", CONTESTED)
 
     def owe(self, run_id: str, owed: Owed, ours: Mapping[str, object]) -> None:

@@ -203,12 +203,10 @@ class Batch:
         again = Edit(theirs=around.lost_members())
         self.repaired += around.put_back()
         account.close_contested(run_id, edit.theirs.keys() - again.theirs.keys())
-        for key in account.contested_keys(run_id):
-            account.contest(run_id, key, again.theirs[key])
         for value in [account.open[run_id][key] for key in edit.ours]:
             if around.is_contested(value) and around.is_written(value):
                 again.theirs[value.key] = around.contested(value)
-                account.contest(run_id, value.key, around.contested(value))
+                account.contest(run_id, value.key)
             elif around.is_contested(value):
                 account.close(value, "conflict", CONTESTED)
             elif around.is_written(value):
