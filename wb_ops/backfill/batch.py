@@ -9,8 +9,9 @@ of ours that were lost are written again, in a few rounds without a pause.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, islice
 
 from wb_ops.backfill.account import CONTESTED, Account
 from wb_ops.backfill.around import Around, Owed, owed_by, owed_value, replaced
@@ -25,6 +26,16 @@ from wb_ops.client.writing import read_runs
 from wb_ops.errors import CommError, OutcomeUnknown
 
 ROUNDS = 3
+
+
+def in_batches(values: Iterable[PlannedValue], runs_each: int) -> Iterator[list[PlannedValue]]:
+    """Split values by their runs, so many in a batch; all values of a run are in one batch."""
+    of_runs: dict[str, list[PlannedValue]] = {}
+    for value in values:
+        of_runs.setdefault(value.run_id, []).append(value)
+    runs = iter(of_runs.values())
+    while some := list(islice(runs, runs_each)):
+        yield list(chain.from_iterable(some))
 
 
 @dataclass(slots=True, eq=False)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from itertools import groupby, islice
+from itertools import islice
 
-from wb_ops.backfill.batch import Batch
+from wb_ops.backfill.batch import Batch, in_batches
 from wb_ops.backfill.journal import Journal, Outcome
 from wb_ops.backfill.ledger import Ledger
 from wb_ops.backfill.lookup import RUNS_PER_REQUEST
@@ -132,7 +132,7 @@ def _write_all(
     sweep = Sweep(writer, ledger, runs_each)
     done = 0
     try:
-        for batch in _written(writer, _batches(values, runs_each), at_a_time, ledger):
+        for batch in _written(writer, in_batches(values, runs_each), at_a_time, ledger):
             sweep.add(batch)
             done += len(batch.values)
             on_progress(done, len(values))
@@ -170,19 +170,6 @@ def _written(
             has_failed = has_failed or any(batch.error is not None for batch in some)
             has_failed = has_failed or ledger.error is not None
             yield from some
-
-
-def _batches(values: Iterable[PlannedValue], runs_each: int) -> Iterator[list[PlannedValue]]:
-    batch: list[PlannedValue] = []
-    runs = 0
-    for _, of_one_run in groupby(values, key=lambda value: value.run_id):
-        batch += of_one_run
-        runs += 1
-        if runs == runs_each:
-            yield batch
-            batch, runs = [], 0
-    if batch:
-        yield batch
 
 
 def _silent(done: int, total: int) -> None:

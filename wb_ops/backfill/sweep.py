@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from wb_ops.backfill.account import warn_of_lost
 from wb_ops.backfill.around import Owed, still_owed
-from wb_ops.backfill.batch import Batch
+from wb_ops.backfill.batch import Batch, in_batches
 from wb_ops.backfill.journal import Event, Outcome
 from wb_ops.backfill.ledger import Ledger
 from wb_ops.backfill.lookup import Found, look_up
@@ -151,14 +151,11 @@ class Sweep:
         return value, "conflict", "changed by another writer after we wrote"
 
     def _again(self, lost: Sequence[PlannedValue]) -> Iterator[Batch]:
-        run_ids = sorted({value.run_id for value in lost})
         ours = sum(value.action == "set" for value in lost)
         self.ledger.report.rewritten += ours
-        if run_ids:
+        if lost:
             log.info("%d values were lost to other writers and are written again", ours)
-        for at in range(0, len(run_ids), self.runs_each):
-            some = set(run_ids[at : at + self.runs_each])
-            values = [value for value in lost if value.run_id in some]
+        for values in in_batches(lost, self.runs_each):
             yield Batch(self.writer, values, is_again=True).write()
 
     def _give_up(self) -> None:
