@@ -219,6 +219,33 @@ def test_a_read_only_run_keeps_its_debt_until_it_can_be_written_to(
     assert json.loads(text_of("r00"))["theirs"] == 2.5
 
 
+def test_our_value_in_place_of_theirs_waits_where_a_read_only_run_keeps_it(
+    api: Api, warehouse: Warehouse, server: DevServer, text_of: TextOf
+):
+    meanwhile(server, None, summary=OURS)
+    written_and_cut_off(api, warehouse, REQUEST)
+    server.edit_run("ann", "trials", "r00", read_only=True)
+    report = resumed(api, warehouse, server)
+    assert [(value.new, value.reason) for value in report.left] == [
+        ("1", "read-only"), ("7.50", "read-only")
+    ]  # fmt: skip
+    assert counts(warehouse) == {"owed": 1, "unverified": 1, "written": 1}
+    server.edit_run("ann", "trials", "r00", read_only=False)
+    resumed(api, warehouse, server)
+    assert text_of("r00") == OURS
+    assert counts(warehouse) == {"conflict": 1, "settled": 1, "written": 1}
+
+
+def test_our_value_in_place_of_theirs_is_gone_with_its_run(
+    api: Api, warehouse: Warehouse, server: DevServer
+):
+    meanwhile(server, None, summary=OURS)
+    written_and_cut_off(api, warehouse, REQUEST)
+    delete(server)
+    resumed(api, warehouse, server)
+    assert counts(warehouse) == {"gone": 1, "settled": 1, "written": 1}
+
+
 def test_a_run_that_became_read_only_between_plan_and_resume_keeps_its_debt(
     api: Api, warehouse: Warehouse, server: DevServer
 ):

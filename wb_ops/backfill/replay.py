@@ -8,7 +8,7 @@ from dataclasses import replace
 from wb_ops.backfill.journal import FINAL, OF_OTHERS, Entry, read_entries
 from wb_ops.backfill.lookup import Found, look_up
 from wb_ops.backfill.planned import OWED, PlannedValue
-from wb_ops.backfill.policy import NO_RUN, UNLISTED, why_not
+from wb_ops.backfill.policy import UNLISTED, why_not
 from wb_ops.backfill.request import BackfillRequest
 from wb_ops.backfill.targets import read_values
 from wb_ops.client.comparison import holds, same_json
@@ -60,10 +60,12 @@ def _planned(
             entry.run_id, entry.key, entry.old, entry.new, "skipped", target=entry.target
         )
         node = found.nodes.get(entry.run_id)
-        if entry.run_id in found.broken:
-            yield replace(value, reason=UNLISTED)
-        elif entry.event == "owed":
+        is_broken = entry.run_id in found.broken
+        why = UNLISTED if is_broken else why_not(request, node)
+        if entry.event == "owed" and not is_broken:
             yield _decided_of_others(value, node)
+        elif why or node is None:
+            yield replace(value, reason=why)
         elif (entry.run_id, entry.key) in owed:
             yield _decided_owed(request, value)
         else:
@@ -84,11 +86,7 @@ def _decided_owed(request: BackfillRequest, value: PlannedValue) -> PlannedValue
     return replace(value, action="conflict", reason=PUT_BACK)
 
 
-def _decided(request: BackfillRequest, value: PlannedValue, node: Node | None) -> PlannedValue:
-    if node is None:
-        return replace(value, reason=NO_RUN)
-    if why := why_not(request, node):
-        return replace(value, reason=why)
+def _decided(request: BackfillRequest, value: PlannedValue, node: Node) -> PlannedValue:
     try:
         now = read_values(node, value.target).get(value.key)
     except MalformedResponse:
