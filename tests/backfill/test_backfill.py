@@ -262,6 +262,17 @@ def test_a_bad_request_is_refused(values: dict[str, Any]):
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("target", ["summary", "config"])
+def test_a_key_that_is_no_text_is_refused(api: Api, warehouse: Warehouse, target: Any):
+    request = BackfillRequest(
+        "ann", "trials", compute=lambda run: {"best": 1, 5: 2}, target=target,
+        filters={"name": "r00"},
+    )  # fmt: skip
+    with pytest.raises(InvalidRequest, match="Run r00: the key 5 is of type int: keys are text"):
+        plan_backfill(request, api, warehouse)
+
+
+@pytest.mark.usefixtures("project")
 def test_a_run_that_is_deleted_while_a_function_computes_is_skipped(
     api: Api, warehouse: Warehouse, server: DevServer
 ):

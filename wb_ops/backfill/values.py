@@ -139,6 +139,11 @@ def _texts(values: Mapping[str, Any], run_id: str) -> dict[str, str | None]:
             f"Run {run_id}: the function returned {values!r}: it must return a dict of keys and "
             "values, an empty one where there are none."
         )
+    for key in values:
+        if not isinstance(key, str):
+            raise InvalidRequest(
+                f"Run {run_id}: the key {key!r} is of type {type(key).__name__}: keys are text."
+            )
     try:
         return {key: None if value is None else dump_value(value) for key, value in values.items()}
     except (TypeError, ValueError) as exc:
