@@ -169,6 +169,16 @@ def test_without_a_terminal_it_writes_only_with_yes(server: DevServer):
     assert "UpsertBucket" not in server.requests.operations()
 
 
+def test_an_error_of_a_recipe_names_the_run(server: DevServer):
+    file_of_r1 = Matcher(origin="storage", path="/exports/2/*")
+    server.faults.add(Fault(file_of_r1, Responder.error(403), times=None))
+    done = run("plan", "--recipe", BEST)
+    assert done.exit_code == 75
+    *_, note, advice = done.stderr.splitlines()
+    assert note == "This was raised while the values of run r1 were computed."
+    assert advice == "Try again: later"
+
+
 def test_more_changes_than_allowed_are_refused(server: DevServer):
     done = run("apply", "--recipe", BEST, "--yes", "--max-changes", "8")
     assert (done.exit_code, "max_changes is 8" in done.stderr) == (64, True)

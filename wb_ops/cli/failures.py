@@ -37,6 +37,8 @@ def exits_with_advice(command: Callable[P, None]) -> Callable[P, None]:
             command(*args, **kwargs)
         except WbOpsError as error:
             click.echo(f"{type(error).__name__}: {error}", err=True)
+            for note in getattr(error, "__notes__", ()):
+                click.echo(note, err=True)
             click.echo(f"Try again: {_advice(error)}", err=True)
             sys.exit(exit_code(error))
 
