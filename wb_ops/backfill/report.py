@@ -27,10 +27,12 @@ class BackfillReport:
         unchanged, skipped: how many values needed no write, or were not to be written.
         left: of an undo or a resume, the skipped values, each with its `reason`: the run was
             deleted, logs, or is read-only.
-        repaired: members of other writers that our write had replaced and that were put back.
+        repaired: members of other writers that our write had replaced and that were put back;
+            one that was replaced twice counts twice.
         owed: members of other writers that our write had replaced and that are not put back: the
             journal has them, and `resume` puts them back.
-        rewritten: values that were written, lost to another writer, and written again.
+        rewritten: values that were missing when everything was read back, and were sent again; one
+            that was missing twice counts twice.
         window_s: the longest time between our reading of a run and the answer to our write of
             it: what others wrote to that run in this time was looked for, and put back.
         watched: whether the server said what each write replaced. If not, members of others that
