@@ -165,8 +165,10 @@ def test_killed_backfills_converge_and_can_be_taken_back(server: DevServer, jour
         assert set(summaries(api).values()) == {wanted}
         assert set(journaled(journal).values()) == {value(last)}
         backfills = list_backfills(journal, DATASET)
+        began = time.monotonic()
         for record in backfills:
             execute(api, journal, undo=record.backfill_id)
+        print(f"{len(backfills)} were taken back in {time.monotonic() - began:.0f} s")
         assert set(summaries(api).values()) == {THEIRS}
         for record in backfills:
             execute(api, journal, resume=record.backfill_id)
