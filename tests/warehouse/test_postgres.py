@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import sys
+import time
 import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -21,8 +26,9 @@ from wb_ops import (
     connect,
 )
 from wb_ops.tables.schemas import BACKFILLS
-from wb_ops.warehouse import Owner
+from wb_ops.warehouse import Batch, Owner
 from wb_ops.warehouse.layout import Layout, read_table
+from wb_ops.warehouse.writing import write_batch
 
 OWNER = Owner("ann", "trials")
 URLS = [
@@ -122,6 +128,40 @@ def test_tables_that_are_read_together_are_of_one_commit(
     found = warehouse.read_tables(dataset, ["runs", "_wb_loads"])
     assert found["runs"]["_load_id"].to_pylist() == ["load-1"]
     assert found["_wb_loads"]["load_id"].to_pylist() == ["load-1"]
+
+
+def test_who_has_waited_sees_what_was_committed_meanwhile(
+    new_database: Callable[[], str], tmp_path: Path
+):
+    """Also on a server whose transactions see, by default, what was there when they began."""
+    url, make, dataset = new_database(), Batches(tmp_path), "waited"
+    name = urlsplit(url).path.removeprefix("/")
+    first, second = connect(url), connect(url)
+    with first._connection() as connection, connection.cursor() as cursor:
+        cursor.execute(f"alter database {name} set default_transaction_isolation = 'serializable'")
+        connection.commit()
+    batches = [
+        make.batch({"r1": {"a": [1.0]}}, dataset=dataset, load_id=f"load-{n}") for n in (1, 2)
+    ]
+    first.commit(batches[0])
+
+    def make_second(read: Any) -> Batch:
+        seen.append(read(["_wb_loads"])["_wb_loads"]["load_id"].to_pylist())
+        return batches[1]
+
+    seen: list[list[str]] = []
+    with ThreadPoolExecutor(1) as pool:
+        with first._transaction(dataset) as session:
+            waits = pool.submit(second.commit_made, dataset, make_second)
+            waiting = "select count(*) as n from pg_locks where not granted"
+            deadline = time.monotonic() + 60
+            while connect(url).query(waiting).to_pylist() == [{"n": 0}]:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            third = make.batch({"r1": {"a": [3.0]}}, dataset=dataset, load_id="load-3")
+            write_batch(Layout.read(session, dataset), third)
+        waits.result(60)
+    assert sorted(seen[0]) == ["load-1", "load-3"]
 
 
 def test_a_journal_whose_values_were_json_takes_nan_from_now_on(

@@ -169,6 +169,9 @@ class PostgresWarehouse(Warehouse):
     def _transaction(self, dataset: str) -> Iterator[PostgresSession]:
         with self._connection() as connection:
             session = self._session(connection)
+            # Whatever the server's default: what is read after the wait is what the one before
+            # has committed.
+            session.execute("SET TRANSACTION ISOLATION LEVEL READ COMMITTED")
             timeout_ms = max(int(self._lock_timeout_s * 1000), 1)
             session.execute(f"SET LOCAL lock_timeout = {timeout_ms}")
             session.lock(f"dataset {dataset}")
