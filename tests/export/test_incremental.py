@@ -97,13 +97,25 @@ class TestIncremental:
         assert ask("select tags from runs where run_id = 'r1'") == [{"tags": ["late"]}]
         assert export()[0].runs == ()
 
-    def test_edits_before_the_last_look_are_listed_no_more(self, server: DevServer, export: Any):
-        """While nothing reports, the watermark stays, and the time of the last look moves on."""
+    def test_edits_before_the_last_reconcile_are_listed_no_more(
+        self, server: DevServer, export: Any
+    ):
+        """While nothing reports, the watermark stays, and the time of the reconcile moves on."""
         server.seed_run("ann", "trials", "last", created_at=REPORTED, heartbeat_at=REPORTED)
         for index in range(6):
             server.edit_run("ann", "trials", f"r{index}", updated_at=EDITED)
         export()
         assert export()[0].listed == 1
+
+    def test_an_edit_is_not_lost_by_an_export_that_could_not_ask_for_it(
+        self, server: DevServer, export: Any
+    ):
+        server.seed_run("ann", "trials", "recent")
+        export()
+        server.edit_run("ann", "trials", "r1", tags=["late"])
+        server.faults.add(Fault(Matcher(operation="FilterProbe"), Responder.error(500)))
+        assert export()[0].runs == ()
+        assert reasons(export()[0]) == {"r1": "edited"}
 
     @pytest.mark.parametrize("answer", UNDERSTOOD_NOT, ids=str)
     def test_late_edits_are_found_by_reconciling(
@@ -139,6 +151,10 @@ class TestIncremental:
         gone = "select run_id from runs where deleted_at is not null"
         assert ask(gone) == [{"run_id": "r2"}]
         assert ask("select count(*) as n from history where run_id = 'r2'") == [{"n": 10}]
+        receipt = "select status, rows_read, last_step from _wb_receipts where run_id = 'r2'"
+        assert ask(f"{receipt} and table_name = 'history'") == [
+            {"status": "deleted", "rows_read": 10, "last_step": 9}
+        ]
         assert export(mode="reconcile")[0].deleted == ()
 
     def test_what_our_backfill_wrote_is_read_again(

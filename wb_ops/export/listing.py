@@ -115,9 +115,10 @@ def _moved(marks: Marks, source: RunSource) -> dict[str, Any]:
         return {}
     since = filter_time(marks.watermark - OVERLAP)
     signs = [{"heartbeatAt": {"$gte": since}}, {"createdAt": {"$gte": since}}]
-    if marks.checked_at is not None and source.filters_on_time("updatedAt"):
-        # Since the last look: an edit moves no heartbeat, so the watermark may stay for long.
-        signs.append({"updatedAt": {"$gte": filter_time(marks.checked_at - OVERLAP)}})
+    if marks.reconciled_at is not None and source.filters_on_time("updatedAt"):
+        # An edit moves no heartbeat, so the watermark may stay for long; and it is not lost by an
+        # export to which the server did not answer this question.
+        signs.append({"updatedAt": {"$gte": filter_time(marks.reconciled_at - OVERLAP)}})
     return {"$or": signs}
 
 
