@@ -8,6 +8,7 @@ from typing import Any
 
 from wb_ops import Api, ExportRequest, Warehouse, execute_export, plan_export
 from wb_ops.devserver import DevServer
+from wb_ops.export.state import read_state
 
 REQUEST = ExportRequest("ann", "trials", max_cells=100)
 
@@ -48,3 +49,27 @@ def test_the_slower_one_takes_nothing_back(
     assert ask("select status from _wb_receipts where table_name = 'history'") == [
         {"status": "complete"}
     ]
+    plan = plan_export(REQUEST, api, warehouse)
+    assert [(run.run_id, run.reason) for run in plan.runs] == [("live", "edited")]
+    execute_export(plan, api, warehouse)
+    assert ask("select tags from runs") == [{"tags": ["late"]}]
+    assert left(warehouse) == set()
+
+
+def test_what_the_other_one_wrote_is_settled(server: DevServer, api: Api, warehouse: Warehouse):
+    """Else each export would ask for these runs again."""
+    events = [{"_timestamp": 1.0, "system.cpu": 1.0}]
+    server.seed_run("ann", "trials", "done", history=rows(10), events=events)
+    request = replace(REQUEST, tables=("runs", "history", "system_metrics"))
+    execute_export(plan_export(request, api, warehouse), api, warehouse)
+    server.edit_run("ann", "trials", "done", tags=["late"])
+    plans = [plan_export(replace(request, mode="full"), api, warehouse) for _ in range(2)]
+    reports = [execute_export(plan, api, warehouse) for plan in plans]
+    assert [report.changed for report in reports] == [0, 1]
+    assert left(warehouse) == set()
+
+
+def left(warehouse: Warehouse) -> set[str]:
+    """Runs that every export asks for again."""
+    tables = ("runs", "history", "system_metrics")
+    return read_state(replace(REQUEST, tables=tables), warehouse).again(tables)

@@ -7,7 +7,7 @@ was planned is left as that one wrote it, and the next export looks at it again.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wb_ops.client.source import Node
-from wb_ops.export.conflicts import marked
+from wb_ops.export.conflicts import deleted, marked
 from wb_ops.export.planned import ExportPlan
 from wb_ops.export.receipts import Receipt, receipts_table, runs_receipt
 from wb_ops.export.report import ExportReport
@@ -100,13 +100,13 @@ class Committer:
         stale = [one for one in runs if others and self._is_newer(others["runs"], one)]
         skipped = {one.run_id for one in stale}
         fresh = [one for one in runs if one.run_id not in skipped]
-        held = others or (self._receipts(read) if changed else {})
-        notes = marked([*stale, *changed], held, self.plan.request)
-        rows, of_runs = self._rows([one.node for one in fresh if one.node is not None])
         gone = [one.run_id for one in fresh if one.node is None]
         gone += self.plan.deleted if final else ()
+        held = others or (self._receipts(read) if changed or gone else {})
+        notes = marked([*stale, *changed], held, self.plan.request)
+        rows, of_runs = self._rows([one.node for one in fresh if one.node is not None])
         of_rows = list(chain.from_iterable(one.receipts for one in fresh))
-        receipts = [*notes, *self._deleted(gone), *of_runs, *of_rows]
+        receipts = [*notes, *deleted(gone, held, self.plan.request), *of_runs, *of_rows]
         # What is told of is what was read, and what could not be.
         told = [one for one in of_rows if one.table_name == "history" or not one.is_sound]
         self.report.receipts += [*told, *(one for one in of_runs if not one.is_sound)]
@@ -215,13 +215,6 @@ class Committer:
             note = f"looks like a secret: {', '.join(suspects)}" if suspects else None
             receipts.append(runs_receipt(run_id, state, content_hash, note))
         return receipts
-
-    def _deleted(self, run_ids: Iterable[str]) -> list[Receipt]:
-        """Receipts that say that runs are gone; their rows stay and are marked."""
-        tables = sorted({"runs", "history", *self.plan.request.tables})
-        return [
-            Receipt(run_id, "deleted", table_name=name) for run_id in run_ids for name in tables
-        ]
 
     def _state_row(self, marks: Marks) -> pa.Table:
         request = self.plan.request

@@ -22,6 +22,8 @@ from wb_ops.tables.values import parse_json
 
 # The note of an unexplained history of which a second reading gave nothing else.
 AS_BEFORE = "read again, with the same result"
+# The note of a run that a commit left as another load wrote it.
+CHANGED = "changed since the plan; the next export reads it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +163,8 @@ def _system(request: ExportRequest, node: Node, state: ExportState, mode: Mode) 
         return "new"
     if mode == "full":
         return "read again"
-    if status == "failed" or held.fingerprint(node["name"]) != system_fingerprint(node):
+    is_same = held.fingerprint(node["name"]) == system_fingerprint(node)
+    if status == "failed" or not is_same or _is_marked(held, node["name"]):
         return "system metrics"
     return None
 
@@ -171,12 +174,22 @@ def _edit(request: ExportRequest, node: Node, state: ExportState) -> str | None:
     status = held.status(node["name"])
     if status is None:
         return "new"
-    is_same = held.fingerprint(node["name"]) == _content_hash(request, node)
-    # A receipt says "growing" of a run that runs, and of one whose last commit came too late.
-    return None if is_same and status != "deleted" else "edited"
+    is_same = held.fingerprint(node["name"]) == content_hash(request, node)
+    is_settled = status != "deleted" and not _is_marked(held, node["name"])
+    return None if is_same and is_settled else "edited"
 
 
-def _content_hash(request: ExportRequest, node: Node) -> str | None:
+def _is_marked(receipts: Receipts, run_id: str) -> bool:
+    """Whether a commit found that another load had written the run since the plan.
+
+    It is written once more, whatever it holds: else its receipt would never be settled.
+    """
+    receipt = receipts.whole(run_id) if receipts.status(run_id) == "growing" else None
+    return receipt is not None and receipt["note"] == CHANGED
+
+
+def content_hash(request: ExportRequest, node: Node) -> str | None:
+    """The fingerprint of a run's row; None where the row cannot be made."""
     try:
         return run_row(node, entity=request.entity, project=request.project).content_hash
     except ValueError:

@@ -21,8 +21,6 @@ from wb_ops.tables.schemas import RECEIPTS
 
 Status = Literal["complete", "growing", "unexplained", "failed", "deleted"]
 
-CHANGED = "changed since the plan; the next export reads it"
-
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
