@@ -62,6 +62,7 @@ def test_a_comparison_is_the_dict_of_wb(built: Filter, wire: dict[str, Any]):
         (datetime(2026, 1, 31, 1, 30, 0, 5, tzinfo=CEST), "2026-01-30T23:30:00.000005Z"),
         (date(2026, 1, 31), "2026-01-31T00:00:00Z"),
         (pd.Timestamp("2026-01-31", tz="UTC"), "2026-01-31T00:00:00Z"),
+        (datetime.min.replace(tzinfo=UTC), "0001-01-01T00:00:00Z"),
         ("2026-01-31T00", "2026-01-31T00"),
     ],
 )
@@ -158,6 +159,8 @@ NAN, INF = float("nan"), float("inf")
         (lambda: filters.created_at > datetime(2026, 1, 1), "astimezone"),
         (lambda: filters.created_at > 1767225600.0, "HTTP 500"),
         (lambda: filters.created_at > "yesterday", "ISO 8601"),
+        (lambda: filters.created_at > "0001-01-01T00:00:00+05:00", "years 1 to 9999 in UTC"),
+        (lambda: filters.created_at > datetime.min.replace(tzinfo=CEST), "createdAt: .*range"),
         (lambda: filters.created_at == True, "no time"),  # noqa: E712  # builds a condition
         (lambda: filters.tags == ["a", "b"], "is_in"),
         (lambda: filters.config(), "name of a key"),

@@ -6,6 +6,7 @@ import json
 import threading
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -32,6 +33,7 @@ Ask = Callable[[str], list[dict[str, Any]]]
 REQUEST = ExportRequest("ann", "trials")
 # A page of 1,000 runs is halved so often until it holds one: 1000, 500, 250, ... 3, 1.
 HALVINGS = 10
+WEST = timezone(-timedelta(hours=1))
 HISTORY = [{"_step": step, "loss": float(step)} for step in range(10)]
 
 
@@ -196,6 +198,8 @@ class TestEverything:
         ({"entity": "a/b"}, "entity='a/b'"),
         ({"project": ""}, "project=''"),
         ({"max_workers": 0}, "max_workers=0"),
+        ({"since": datetime(2026, 1, 1)}, "since=2026.* no time zone"),
+        ({"until": datetime.max.replace(tzinfo=WEST)}, "until: '9999.*out of range"),
     ],
 )
 def test_a_bad_request_names_field_and_value(changes: dict[str, Any], words: str):

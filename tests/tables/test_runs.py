@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wb_ops.tables.runs import (
-    filter_time,
-    parse_server_time,
-    run_row,
-    runs_table,
-    unwrap_config,
-)
+from wb_ops.tables.runs import run_row, runs_table, unwrap_config
 from wb_ops.tables.schemas import RUNS, check_schema
 from wb_ops.tables.values import decode_document
 
@@ -84,20 +78,10 @@ def test_config_is_unwrapped_exactly_once() -> None:
     assert unwrap_config(text) == {"a": {"value": 1}, "b": 2, "c": {"d": 3}, "e": None}
 
 
-@pytest.mark.parametrize("text", ["2023-11-05T17:46:35", "2023-11-05T18:46:35+01:00"])
-def test_a_time_without_zone_is_utc(text: str) -> None:
-    assert parse_server_time(text) == datetime(2023, 11, 5, 17, 46, 35, tzinfo=UTC)
-
-
 @pytest.mark.parametrize("text", ["0001-01-01T00:00:00+05:00", "9999-12-31T23:59:59-05:00"])
 def test_a_time_outside_of_the_calendar_is_no_time(text: str) -> None:
     with pytest.raises(ValueError, match=f"run 'r1': .*{text[:10]}"):
         run_row({"name": "r1", "createdAt": text}, entity="ann", project="trials")
-
-
-def test_a_filter_takes_utc_to_the_microsecond() -> None:
-    moment = datetime(2023, 11, 5, 18, 46, 35, 7, tzinfo=timezone(timedelta(hours=1)))
-    assert filter_time(moment) == "2023-11-05T17:46:35.000007Z"
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from wb_ops.dagster.cursor import Cursor
+from wb_ops.tables.times import parse_server_time
 
 if TYPE_CHECKING:
     from wb_ops.client.source import Node
@@ -68,8 +69,6 @@ def _by_window(
     new: Sequence[EndedRun], definition: dg.TimeWindowPartitionsDefinition
 ) -> dict[str, list[EndedRun]]:
     """The runs by the partition of their creation; those without one are left out."""
-    from wb_ops.tables.runs import parse_server_time
-
     groups: dict[str, list[EndedRun]] = {}
     for run in new:
         created = parse_server_time(run.created_at)

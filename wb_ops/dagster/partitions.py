@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from wb_ops.errors import InvalidRequest
+from wb_ops.tables.times import filter_time
 
 if TYPE_CHECKING:
     from wb_ops.export.request import ExportRequest
@@ -103,8 +104,6 @@ class Slice:
     @property
     def filters(self) -> dict[str, Any]:
         """The same choice as a filter that W&B evaluates."""
-        from wb_ops.tables.runs import filter_time
-
         if self.windows:
             start, end = self.windows[0].start, self.windows[-1].end
             return {"createdAt": {"$gte": filter_time(start), "$lt": filter_time(end)}}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from wb_ops.dagster.resource import WandbResource
+from wb_ops.tables.times import parse_server_time
 
 if TYPE_CHECKING:
     from wb_ops.client.source import Node
@@ -89,8 +90,6 @@ def refuse_short(definition: dg.TimeWindowPartitionsDefinition, lookback: timede
 
 
 def _created(node: Node) -> datetime:
-    from wb_ops.tables.runs import parse_server_time
-
     return parse_server_time(node["createdAt"])
 
 

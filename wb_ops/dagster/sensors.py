@@ -15,6 +15,7 @@ from wb_ops.dagster.cursor import OVERLAP, Cursor
 from wb_ops.dagster.launches import EndedRun, sensor_result
 from wb_ops.dagster.resource import WandbResource
 from wb_ops.errors import WbOpsError
+from wb_ops.tables.times import filter_time
 
 if TYPE_CHECKING:
     from wb_ops.client.filters.builder import Filter
@@ -168,7 +169,6 @@ def _cursor(context: dg.SensorEvaluationContext, start: datetime) -> Cursor:
 
 def _filters(filters: Mapping[str, Any], states: Sequence[str], cursor: Cursor) -> "Filter":
     from wb_ops.client.filters.builder import all_of
-    from wb_ops.tables.runs import filter_time
 
     since = {"$gte": filter_time(cursor.at)}
     return all_of(filters, {"state": {"$in": list(states)}, "heartbeatAt": since})

@@ -26,7 +26,7 @@ from wb_ops.export.planned import (
 )
 from wb_ops.export.request import ExportRequest, Mode
 from wb_ops.export.state import Marks
-from wb_ops.tables.runs import parse_server_time
+from wb_ops.tables.times import parse_server_time
 
 LISTING = "listing.json"
 # An older listing has missed too much: it is made anew.

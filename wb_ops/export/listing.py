@@ -11,7 +11,7 @@ from wb_ops.client.source import IDS_PER_REQUEST, Node, RunSource
 from wb_ops.errors import CommError
 from wb_ops.export.request import ExportRequest, Mode
 from wb_ops.export.state import OVERLAP, ExportState, Marks
-from wb_ops.tables.runs import filter_time
+from wb_ops.tables.times import filter_time
 from wb_ops.warehouse import Warehouse
 
 

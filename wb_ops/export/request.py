@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, Literal, get_args
 
 from wb_ops.errors import InvalidRequest
+from wb_ops.tables.times import to_utc
 from wb_ops.warehouse import Owner, chosen_dataset
 
 Mode = Literal["incremental", "reconcile", "full"]
@@ -74,9 +75,7 @@ class ExportRequest:
         for name in self.tables:
             _check_choice("tables", name, TABLE_NAMES)
         for name in _MOMENTS:
-            moment = getattr(self, name)
-            if moment is not None and moment.tzinfo is None:
-                raise InvalidRequest(f"{name}={moment} has no time zone: give it in UTC.")
+            _check_moment(name, getattr(self, name))
         if self.since and self.until and self.since >= self.until:
             raise InvalidRequest(f"since={self.since} is not before until={self.until}.")
         for name in ("max_workers", "max_cells"):
@@ -134,6 +133,17 @@ class ExportRequest:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InvalidRequest(f"{name}={value!r}: give one of {', '.join(choices)}.")
+
+
+def _check_moment(name: str, moment: datetime | None) -> None:
+    if moment is None:
+        return
+    if moment.tzinfo is None:
+        raise InvalidRequest(f"{name}={moment} has no time zone: give it in UTC.")
+    try:
+        to_utc(moment)
+    except ValueError as error:
+        raise InvalidRequest(f"{name}: {error}: give a year from 1 to 9999.") from error
 
 
 def _check_names(field_name: str, names: Iterable[str] | None) -> None:

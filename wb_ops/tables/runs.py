@@ -6,12 +6,13 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 
 import orjson
 import pyarrow as pa
 
 from wb_ops.tables.schemas import RUNS
+from wb_ops.tables.times import parse_server_time
 from wb_ops.tables.values import (
     encode_document,
     escape_text,
@@ -170,26 +171,6 @@ def _unwrapped(config: Mapping[str, object]) -> dict[str, object]:
 def unwrap_member(value: object) -> object:
     """The value of one member of a config document."""
     return value["value"] if isinstance(value, dict) and "value" in value else value
-
-
-def parse_server_time(text: str) -> datetime:
-    """Read a time of the server as UTC; a time without zone is UTC already.
-
-    Raises:
-        ValueError: the text is no ISO 8601 time, or none of the years 1 to 9999 in UTC.
-
-    Source: the server sends both `2023-11-05T17:46:35` and `2023-11-05T17:46:35Z`.
-    """
-    time = datetime.fromisoformat(text)
-    try:
-        return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
-    except OverflowError as error:
-        raise ValueError(f"{text!r} is out of range in UTC") from error
-
-
-def filter_time(moment: datetime) -> str:
-    """Write a moment as the server's filters take it: UTC, to the microsecond."""
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 
 def server_time(node: Mapping[str, object], field: str) -> datetime | None:

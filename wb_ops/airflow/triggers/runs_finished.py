@@ -16,6 +16,7 @@ from wb_ops.airflow.triggers.cursor import Cursor, EndedRun
 from wb_ops.airflow.triggers.events import class_path, trigger_event
 from wb_ops.airflow.triggers.polling import Patience, ask
 from wb_ops.airflow.triggers.run import TERMINAL_STATES, checked_states
+from wb_ops.tables.times import filter_time, parse_server_time
 
 if TYPE_CHECKING:
     from wb_ops.client.api import Api
@@ -103,8 +104,6 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
 
     def _ended(self, cursor: Cursor, api: Api) -> list[EndedRun]:
         # Here, because Dag files import this module, and tables import pyarrow.
-        from wb_ops.tables.runs import filter_time, parse_server_time
-
         wanted = {
             "state": {"$in": self.states},
             "heartbeatAt": {"$gte": filter_time(cursor.since)},

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from numbers import Integral, Real
 
 from wb_ops.errors import InvalidRequest
+from wb_ops.tables.times import parse_server_time, to_utc
 
 _ISO = re.compile(
     r"\d{4}-\d\d-\d\d([T ]\d\d(:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d(:?\d\d)?)?)?", re.ASCII
@@ -21,12 +22,11 @@ def parse_time(text: str) -> datetime:
     """Read an ISO 8601 time as UTC; one without zone is UTC already, as on W&B's server.
 
     Raises:
-        ValueError: the text is no ISO 8601 date or time.
+        ValueError: the text is no ISO 8601 date or time, or none of the years 1 to 9999 in UTC.
     """
     if not _ISO.fullmatch(text):
         raise ValueError(f"{text!r} is no ISO 8601 time")
-    time = datetime.fromisoformat(text)
-    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+    return parse_server_time(text)
 
 
 def time_text(value: object, field: str) -> str:
@@ -35,7 +35,8 @@ def time_text(value: object, field: str) -> str:
     A date is its midnight in UTC. A text is kept as it is.
 
     Raises:
-        InvalidRequest: a time without zone, a number, or no ISO text (retry: never).
+        InvalidRequest: a time without zone or outside of the calendar in UTC, a number, or no ISO
+            text (retry: never).
     """
     if isinstance(value, datetime):
         if value.tzinfo is None:
@@ -43,7 +44,10 @@ def time_text(value: object, field: str) -> str:
                 f"{field}: {value} has no time zone. Give one: "
                 f"{value!r}.astimezone() if it is local time, .replace(tzinfo=UTC) if it is UTC."
             )
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        try:
+            return to_utc(value).isoformat().replace("+00:00", "Z")
+        except ValueError as error:
+            raise InvalidRequest(f"{field}: {error}: give a year from 1 to 9999.") from error
     if isinstance(value, date):
         return f"{value.isoformat()}T00:00:00Z"
     if problem := time_problem(value):
@@ -63,7 +67,7 @@ def time_problem(value: object) -> str | None:
     try:
         parse_time(value)
     except ValueError:
-        return f"{value!r} is no ISO 8601 time: {example}."
+        return f"{value!r} is no ISO 8601 time, or none of the years 1 to 9999 in UTC: {example}."
     return None
 
 
