@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from wb_ops.errors import InvalidRequest
+from wb_ops.tables.columns import as_type
 from wb_ops.tables.history import OWN_COLUMNS
 
 Require = Literal["any", "all"]
@@ -52,11 +53,15 @@ class Selection:
 
     def within(self, table: pa.Table) -> pa.Table:
         """Keep the rows inside min_step..max_step."""
-        step = pc.cast(table["_step"], pa.int64())
         if self.min_step is not None:
-            table = table.filter(pc.greater_equal(step, self.min_step))
-            step = pc.cast(table["_step"], pa.int64())
-        return table if self.max_step is None else table.filter(pc.less(step, self.max_step))
+            table = table.filter(pc.greater_equal(_steps(table), self.min_step))
+        if self.max_step is not None:
+            table = table.filter(pc.less(_steps(table), self.max_step))
+        return table
+
+
+def _steps(table: pa.Table) -> pa.ChunkedArray:
+    return as_type(table["_step"], pa.int64())
 
 
 EVERYTHING = Selection()

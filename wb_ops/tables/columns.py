@@ -102,7 +102,7 @@ def unify(columns: Sequence[Column]) -> Column:
     is_json = any(column.is_json for column in columns)
     if not is_json and types == {pa.int64(), pa.float64()}:
         try:
-            return _stack([column.data.cast(pa.float64()) for column in columns], pa.float64())
+            return _stack([as_type(column.data, pa.float64()) for column in columns], pa.float64())
         except pa.ArrowInvalid:
             is_json = True
     if is_json or len(types) > 1:
@@ -112,9 +112,9 @@ def unify(columns: Sequence[Column]) -> Column:
     return _stack([as_type(column.data, type_) for column in columns], type_)
 
 
-def as_type(data: pa.ChunkedArray, type_: pa.DataType) -> pa.ChunkedArray:
+def as_type(data: pa.ChunkedArray, type_: pa.DataType, *, safe: bool = True) -> pa.ChunkedArray:
     """Cast where it is needed: each cast of Arrow waits for its turn among Python's threads."""
-    return data if data.type == type_ else data.cast(type_)
+    return data if data.type == type_ else data.cast(type_, safe=safe)
 
 
 def holds_numbers(column: Column) -> bool:
@@ -153,8 +153,7 @@ def doubles(column: Column) -> pa.ChunkedArray:
     Integers beyond 2^53 are rounded; one too large for any double is null.
     """
     if not column.is_json:
-        is_double = column.data.type == pa.float64()
-        return column.data if is_double else column.data.cast(pa.float64(), safe=False)
+        return as_type(column.data, pa.float64(), safe=False)
     cells = pc.if_else(_number_mask(column), column.data, pa.scalar(None, pa.string()))
     values = [None if cell is None else _double(cell) for cell in cells.to_pylist()]
     return chunked(values, pa.float64())
@@ -222,7 +221,7 @@ def _extension(field: pa.Field, data: pa.ChunkedArray, exact_text: bool) -> Colu
 
 def _texts(data: pa.ChunkedArray, exact_text: bool) -> Column:
     try:
-        texts = data.cast(pa.string())
+        texts = as_type(data, pa.string())
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # binary that is no UTF-8, intervals
         return _json_column(data.to_pylist())
     if exact_text or not _may_hold_media(texts):
@@ -253,7 +252,7 @@ def _json_column(values: Sequence[object]) -> Column:
 def _json_cells(column: Column) -> pa.ChunkedArray:
     type_ = column.data.type
     if column.is_json or pa.types.is_null(type_) or pa.types.is_integer(type_):
-        return column.data.cast(pa.string())  # an integer's text is its JSON text
+        return as_type(column.data, pa.string())  # an integer's text is its JSON text
     return _json_column(column.values()).data
 
 
