@@ -167,12 +167,13 @@ def is_exact(column: Column) -> bool:
 
 
 def inexact_mask(column: Column) -> pa.ChunkedArray:
-    """Tell which cells `doubles` does not give exactly: non-numbers, integers beyond 2^53."""
+    """Tell which cells `doubles` does not give exactly: non-numbers, integers beyond 2^53.
+
+    Only for columns that `is_exact` says no to: it would call every float inexact.
+    """
     if column.is_json:
         inexact = [value is not None and not _fits_a_double(value) for value in column.values()]
         return chunked(inexact, pa.bool_())
-    if is_exact(column):
-        return pa.chunked_array([pa.repeat(False, len(column.data))])
     if pa.types.is_integer(column.data.type):
         beyond = pc.or_(
             pc.greater(column.data, MAX_EXACT_INT), pc.less(column.data, -MAX_EXACT_INT)
