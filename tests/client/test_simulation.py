@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from wb_ops.tables.history import to_rows
 
 SCHEDULES = int(os.environ.get("WB_OPS_SCHEDULES", "50"))
 FIRST = int(os.environ.get("WB_OPS_SEED", "0"))
+SEEDS = range(FIRST, FIRST + SCHEDULES)
 MAX_WAIT_S = 100.0
 MAX_REQUESTS = 3000
 
@@ -77,8 +79,17 @@ def check_world(world: World) -> None:
     assert world.requests < MAX_REQUESTS
 
 
-def schedules(first: int) -> range:
-    return range(FIRST + first, FIRST + first + SCHEDULES)
+@contextmanager
+def noted(seed: int) -> Iterator[list[object]]:
+    """Where this schedule fails, name its seed, what is put into the list, and how to repeat it."""
+    facts: list[object] = []
+    try:
+        yield facts
+    except Exception as error:
+        test = os.environ["PYTEST_CURRENT_TEST"].split()[0]
+        again = f"WB_OPS_SEED={seed} WB_OPS_SCHEDULES=1 .venv/bin/python -m pytest {test}"
+        error.add_note(f"seed {seed}: {', '.join(map(str, facts))}\nonce more: {again}")
+        raise
 
 
 def check_outcomes(outcomes: Counter[str]) -> None:
@@ -141,26 +152,29 @@ def check_listing(
     return not lost
 
 
+def list_runs(base_url: str, world: World, log: pytest.LogCaptureFixture, order: str) -> str:
+    """How a listing ends, which is checked."""
+    before = list(world.runs)
+    source, reader = client(base_url, world)
+    runs = Runs(source, reader, order=order, per_page=world.rng.choice([1, 7, 50]))
+    try:
+        return "truth" if check_listing(runs, world, before, log) else "told"
+    except CommError as error:
+        check_error(error, world)
+        return type(error).__name__
+
+
 @pytest.mark.timeout(3600)
 def test_a_listing_is_whole_or_an_error(simulation: Any, caplog: pytest.LogCaptureFixture):
     outcomes: Counter[str] = Counter()
-    for seed in schedules(0):
+    for seed in SEEDS:
         caplog.clear()
-        base_url, world = simulation.world(seed, people_project)
-        before = list(world.runs)
-        source, reader = client(base_url, world)
-        order = world.rng.choice(["+created_at", "-created_at", "-heartbeat_at"])
-        runs = Runs(source, reader, order=order, per_page=world.rng.choice([1, 7, 50]))
-        try:
-            is_whole = check_listing(runs, world, before, caplog)
-            outcomes["truth" if is_whole else "told"] += 1
-        except CommError as error:
-            check_error(error, world)
-            outcomes[type(error).__name__] += 1
-        except AssertionError as error:
-            error.add_note(f"seed {seed}, {order}, {world.cursor_kind}, {dict(world.injected)}")
-            raise
-        check_world(world)
+        with noted(seed) as facts:
+            base_url, world = simulation.world(seed, people_project)
+            order = world.rng.choice(["+created_at", "-created_at", "-heartbeat_at"])
+            facts += [order, world.cursor_kind, world.injected]
+            outcomes[list_runs(base_url, world, caplog, order)] += 1
+            check_world(world)
     check_outcomes(outcomes)
 
 
@@ -241,65 +255,70 @@ def read_alone(
         yield run, rows
 
 
-@pytest.mark.timeout(3600)
-def test_histories_are_whole_or_an_error(simulation: Any):
-    outcomes: Counter[str] = Counter()
-    for seed in schedules(1_000_000):
-        base_url, world = simulation.world(seed, seed_histories)
-        source, reader = client(base_url, world)
-        by_name = {run.name: run for run in world.runs}
-        runs = [Run(source, reader, run.node()) for run in world.runs]
-        selection = choose_selection(world)
-        read = read_together if world.rng.random() < 0.6 else read_alone
-        errors: dict[str, CommError] = {}
-        seen: list[str] = []
+def read_histories(base_url: str, world: World, selection: Selection) -> str:
+    """How the reading of all histories ends, which is checked."""
+    by_name = {run.name: run for run in world.runs}
+    errors: dict[str, CommError] = {}
+    seen: list[str] = []
 
-        def note(run: Run, error: CommError, errors: dict[str, CommError] = errors) -> None:
-            errors[run.id] = error
+    def note(run: Run, error: CommError) -> None:
+        errors[run.id] = error
 
-        try:
+    source, reader = client(base_url, world)
+    runs = [Run(source, reader, run.node()) for run in world.runs]
+    read = read_together if world.rng.random() < 0.6 else read_alone
+    try:
+        with closing(reader):
             for run, rows in read(reader, runs, selection, world, note):
                 assert not by_name[run.id].is_poison
                 check_history(rows, by_name[run.id], selection)
                 seen.append(run.id)
-            assert sorted([*seen, *errors]) == sorted(by_name)
-            for error in errors.values():
-                check_error(error, world)
-            outcomes["truth" if not errors else "some runs"] += 1
-        except CommError as error:
-            check_error(error, world)
-            outcomes[type(error).__name__] += 1
-        except AssertionError as error:
-            error.add_note(f"seed {seed}, {selection}")
-            raise
-        finally:
-            reader.close()
-        check_world(world)
+    except CommError as error:
+        check_error(error, world)
+        return type(error).__name__
+    assert sorted([*seen, *errors]) == sorted(by_name)
+    for error in errors.values():
+        check_error(error, world)
+    return "truth" if not errors else "some runs"
+
+
+@pytest.mark.timeout(3600)
+def test_histories_are_whole_or_an_error(simulation: Any):
+    outcomes: Counter[str] = Counter()
+    for seed in SEEDS:
+        with noted(seed) as facts:
+            base_url, world = simulation.world(1_000_000 + seed, seed_histories)
+            selection = choose_selection(world)
+            facts += [selection, world.injected]
+            outcomes[read_histories(base_url, world, selection)] += 1
+            check_world(world)
     check_outcomes(outcomes)
+
+
+def write_once(editor: Editor, source: RunSource, reader: HistoryReader, world: World) -> str:
+    """How one write ends, which is checked."""
+    try:
+        editor.edit(Run(source, reader, source.fetch_node("r0")))
+    except CommError as error:
+        check_error(error, world)
+        editor.check_after(error)
+        return type(error).__name__
+    editor.check()
+    return "truth"
 
 
 @pytest.mark.timeout(3600)
 def test_a_write_is_carried_out_once_or_an_error(simulation: Any):
     outcomes: Counter[str] = Counter()
-    for seed in schedules(2_000_000):
-        base_url, world = simulation.world(seed, seed_documents)
-        source, reader = client(base_url, world)
-        editor = Editor(world, world.runs[0])
-        try:
+    for seed in SEEDS:
+        with noted(seed) as facts:
+            base_url, world = simulation.world(2_000_000 + seed, seed_documents)
+            facts.append(world.injected)
+            source, reader = client(base_url, world)
+            editor = Editor(world, world.runs[0])
             for _ in range(3):
-                try:
-                    editor.edit(Run(source, reader, source.fetch_node("r0")))
-                except CommError as error:
-                    check_error(error, world)
-                    outcomes[type(error).__name__] += 1
-                    editor.check_after(error)
-                else:
-                    outcomes["truth"] += 1
-                    editor.check()
-        except AssertionError as error:
-            error.add_note(f"seed {seed}, {dict(world.injected)}")
-            raise
-        check_world(world)
+                outcomes[write_once(editor, source, reader, world)] += 1
+            check_world(world)
     print(dict(outcomes))
     assert sum(outcomes.values()) == 3 * SCHEDULES
     assert outcomes["truth"] >= SCHEDULES
