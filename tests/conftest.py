@@ -25,6 +25,8 @@ from wb_ops import Api, Warehouse, connect
 from wb_ops.client.source import RunSource
 from wb_ops.devserver import DevServer
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
 # Both checks measure time: the first draw of a fresh checkout builds a table of all characters,
 # which takes seconds, and a busy machine misses any deadline.
 settings.register_profile("wb_ops", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
+from logged_rows import same
 from simulated_edits import Editor, seed_documents
 from simulated_histories import LOOSE, NAMES, SPECIAL, seed_histories
 from simulated_world import STATES, Row, SimulatedRun, World, truth
@@ -98,17 +99,6 @@ def check_outcomes(outcomes: Counter[str]) -> None:
     assert sum(outcomes.values()) == SCHEDULES
     assert outcomes["truth"] >= SCHEDULES // 4
     assert outcomes["told"] <= SCHEDULES // 20
-
-
-def same(one: object, other: object, *, is_loose: bool = False) -> bool:
-    """Whether two values are the same and of one type; NaN is NaN, and -0.0 is not 0.0."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    if is_loose and {type(one), type(other)} == {int, float}:
-        return one == other
-    return type(one) is type(other) and repr(one) == repr(other)
 
 
 def people_project(world: World) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pytest
+from logged_rows import dotted, with_number
 
 from wb_ops import Api, ExportRequest, Warehouse, connect, execute_export, plan_export
 from wb_ops.devserver import DevServer
@@ -50,15 +51,15 @@ def destination(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
     return connect(request.getfixturevalue("new_database")())
 
 
-def numbers(row: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+def numbers(row: dict[str, Any]) -> dict[str, float]:
     """Logged numbers by their dotted names; `_timestamp` and `_runtime` have their own columns."""
-    for key, value in row.items():
-        if isinstance(value, dict) and value and "_type" not in value:
-            yield from numbers(value, f"{prefix}{key}.")
-        elif prefix + key in ("_step", "_timestamp", "_runtime"):
-            continue
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            yield prefix + key, float(value)
+    return {
+        key: float(value)
+        for key, value in dotted(row).items()
+        if key not in ("_step", "_timestamp", "_runtime")
+        and isinstance(value, int | float)
+        and not isinstance(value, bool)
+    }
 
 
 def logged(run_id: str, lines: list[str]) -> list[tuple[str, int, str, float]]:
@@ -68,19 +69,10 @@ def logged(run_id: str, lines: list[str]) -> list[tuple[str, int, str, float]]:
         row = parse_json(line)
         assert isinstance(row, dict)
         step = int(row.pop("_step", number))
-        found = dict(numbers(row))
         # A later text takes the place of an earlier number.
         steps |= {(step, key): None for key, value in row.items() if value is not None}
-        steps |= {(step, key): value for key, value in found.items()}
+        steps |= {(step, key): value for key, value in numbers(row).items()}
     return [(run_id, step, key, value) for (step, key), value in steps.items() if value is not None]
-
-
-def with_number(line: str) -> str:
-    """Drop a `_step` that is no integer: a text of a CSV, or one of W&B's own odd fixtures."""
-    row = parse_json(line)
-    if isinstance(row, dict) and type(row.get("_step", 0)) is not int:
-        return json.dumps({key: value for key, value in row.items() if key != "_step"})
-    return line
 
 
 def messy() -> Iterator[tuple[str, list[str]]]:
@@ -185,16 +177,6 @@ def extras(run_id: str, lines: list[str]) -> Documents:
         if rest and step % EXTRA_STRIDE == 0:
             documents.append((run_id, str(step), *strict(rest, "/_extra")))
     return documents
-
-
-def dotted(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    cells: dict[str, Any] = {}
-    for key, value in row.items():
-        if isinstance(value, dict) and value and "_type" not in value:
-            cells |= dotted(value, f"{prefix}{key}.")
-        elif value is not None:
-            cells[prefix + key] = value
-    return cells
 
 
 def is_exact(value: Any) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from logged_rows import same
 
 from wb_ops import Api, ExportRequest, NotFound, Warehouse, connect, execute_export, plan_export
 from wb_ops.devserver import DevServer
@@ -95,12 +96,6 @@ def rows_of(warehouse: Warehouse, run_id: str) -> list[dict[str, Any]]:
     return rows
 
 
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
-
-
 def assert_rows(found: list[dict[str, Any]], logged: list[dict[str, Any]]) -> None:
     assert len(found) == len(logged)
     for got, want in zip(found, logged, strict=True):
@@ -110,7 +105,7 @@ def assert_rows(found: list[dict[str, Any]], logged: list[dict[str, Any]]) -> No
                 assert (got[key]["_type"], got[key]["values"]) == ("histogram", [1, 2])
                 assert got[key]["bins"] == value
             else:
-                assert same(got[key], value), (want["_step"], key)
+                assert same(got[key], value, is_loose=True), (want["_step"], key)
 
 
 @pytest.mark.parametrize("run_id", ["odd", "running"])

@@ -6,23 +6,14 @@ import gzip
 import json
 from pathlib import Path
 
+from logged_rows import dotted
+
 from wb_ops.tables.history import history_batch, history_columns, live_table, merge_parts
 from wb_ops.tables.names import assign_names
 from wb_ops.tables.schemas import HISTORY, check_schema, history_schema
 from wb_ops.tables.values import decode_document
 
 OWN = {"_step": "_step", "_timestamp": "_timestamp", "_runtime": "_runtime"}
-
-
-def flat(row: dict[str, object], prefix: str = "") -> dict[str, object]:
-    """Plain objects as dotted keys, nulls left out: the form in which rows are compared."""
-    cells: dict[str, object] = {}
-    for key, value in row.items():
-        if isinstance(value, dict) and value and "_type" not in value:
-            cells |= flat(value, f"{prefix}{key}.")
-        elif value is not None:
-            cells[prefix + key] = value
-    return cells
 
 
 def comparable(value: object) -> str:
@@ -43,7 +34,7 @@ def logged_rows(path: Path) -> list[dict[str, object]]:
 def expected_cells(rows: list[dict[str, object]]) -> dict[object, dict[str, object]]:
     steps: dict[object, dict[str, object]] = {}
     for row in rows:
-        steps.setdefault(row["_step"], {}).update(flat(row))
+        steps.setdefault(row["_step"], {}).update(dotted(row))
     return dict(sorted(steps.items(), key=lambda item: int(str(item[0]))))
 
 
@@ -58,7 +49,7 @@ def stored_cells(rows: list[dict[str, object]]) -> dict[object, dict[str, object
         extra = decode_document(row["_extra"] or "{}", floats, "/_extra")
         assert isinstance(extra, dict)
         numbers = {key: row[name] for key, name in {**OWN, **names}.items()}
-        steps[row["_step"]] = flat({**numbers, **extra})
+        steps[row["_step"]] = dotted({**numbers, **extra})
     return steps
 
 

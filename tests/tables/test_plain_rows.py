@@ -34,7 +34,7 @@ def long_way(texts: list[str]) -> pa.Table:
     return live_table([parse_json(text) for text in texts])
 
 
-def same(one: pa.Table, other: pa.Table) -> bool:
+def same_table(one: pa.Table, other: pa.Table) -> bool:
     """Equal in schema and values, to the sign of a zero; nan equals nan."""
     return one.schema.equals(other.schema, check_metadata=True) and repr(one.to_pydict()) == repr(
         other.to_pydict()
@@ -45,7 +45,7 @@ def same(one: pa.Table, other: pa.Table) -> bool:
 def test_rows_of_any_kind_become_the_same_table_by_both_ways(rows: list[dict[str, object]]) -> None:
     texts = [json.dumps({"_step": step, **row}) for step, row in enumerate(rows)]
 
-    assert same(live_table(texts), long_way(texts))
+    assert same_table(live_table(texts), long_way(texts))
 
 
 @given(st.lists(st.lists(st.one_of(st.integers(-(2**60), 2**60), st.floats()), max_size=5)))
@@ -56,7 +56,7 @@ def test_numbers_take_the_fast_way_unless_one_would_be_rounded(
     table = read_plain(texts)
 
     if table is not None:
-        assert same(table.replace_schema_metadata({b"wb_ops": b"live"}), long_way(texts))
+        assert same_table(table.replace_schema_metadata({b"wb_ops": b"live"}), long_way(texts))
     else:
         assert not texts or any(
             math.isfinite(number) and abs(number) >= 2**53 for some in numbers for number in some
@@ -85,7 +85,7 @@ def test_rows_that_are_read_part_by_part_mean_the_same_as_together(
 
     if apart is not None:
         merged = merge_parts(apart, in_order=True).table
-        assert same(merged.select(together.column_names), together)
+        assert same_table(merged.select(together.column_names), together)
     else:
         kinds = [{type(one) for form in forms for one in form[key]} for key in "ab"]
         assert any(kind - {type(None)} not in ({int}, {float}, {str}, {bool}) for kind in kinds)
@@ -109,7 +109,7 @@ def test_rows_that_are_read_part_by_part_mean_the_same_as_together(
 )
 def test_what_arrow_would_guess_or_round_goes_the_long_way(texts: list[str]) -> None:
     assert read_plain(texts) is None
-    assert same(live_table(texts), long_way(texts))
+    assert same_table(live_table(texts), long_way(texts))
 
 
 @pytest.mark.parametrize("texts", [['{"a": 1} {"a": 2}', ""], ["[1]"], ["{"], ["1, 2"]])
