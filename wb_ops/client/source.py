@@ -55,8 +55,8 @@ class RunSource:
         that run is logged, told to `on_broken` and left out. Pages grow from `page_size` to
         `largest_page` runs while answers are quick. `on_count` is told the server's count of
         matching runs with every page. Where the count falls meanwhile, or a page does not go on
-        where the one before ended, the listing is read again for the runs that moved (three times
-        at most).
+        where the one before ended, the listing is read again for the runs that moved (twice at
+        most).
 
         Raises:
             InvalidRequest: the filters would fail or silently match nothing (retry: never).
