@@ -42,7 +42,8 @@ COMPONENT = (
     + "    start_date='2026-01-01', lookback_days=14, backfills=[best])\n"
     + "dagster.Definitions.validate_loadable(dagster.build_defs_for_component(component))\n"
 )
-OURS = ("dagster_defs", "component")
+OURS = {"dagster_defs": LOADED, "component": COMPONENT}
+PROGRAMS = {"import dagster": ALONE, "empty location": EMPTY, **OURS}
 REPORT = "print(time.perf_counter() - wall, time.process_time() - cpu)"
 
 
@@ -54,7 +55,7 @@ def main() -> int:
     chosen = parser.parse_args()
     with DevServer() as server, tempfile.TemporaryDirectory() as compiled:
         env = environment(server, compiled)
-        for program in (ALONE, EMPTY, LOADED, COMPONENT):
+        for program in PROGRAMS.values():
             measured(program, env)
         worst = compare("no runs in the project", env, chosen.rounds)
         seeds = (
@@ -71,11 +72,9 @@ def main() -> int:
 
 def compare(what: str, env: dict[str, str], rounds: int) -> float:
     """Print the medians of `rounds` turns; returns the larger cost of ours, in s of CPU."""
-    programs = {"import dagster": ALONE, "empty location": EMPTY}
-    programs |= dict(zip(OURS, (LOADED, COMPONENT), strict=True))
-    times: dict[str, list[tuple[float, float]]] = {name: [] for name in programs}
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in PROGRAMS}
     for _ in range(rounds):
-        for name, program in programs.items():
+        for name, program in PROGRAMS.items():
             times[name].append(measured(program, env))
     print(f"{what}:")
     for name, found in times.items():
