@@ -16,12 +16,8 @@ from wb_ops.client.run_history import RunHistory
 from wb_ops.client.source import Node, RunSource
 from wb_ops.client.summary import Summary
 from wb_ops.client.writing import Change, write_run
-from wb_ops.errors import (
-    MalformedResponse,
-    NotFound,
-)
+from wb_ops.errors import MalformedResponse, NotFound
 from wb_ops.tables.runs import OPEN_STATES, unwrap_config
-from wb_ops.tables.values import parse_json
 
 log = logging.getLogger("wb_ops")
 
@@ -94,11 +90,7 @@ class Run(RunHistory):
             text = self.file("wandb-metadata.json").read().decode("utf-8", "replace")
         except NotFound:
             return None
-        try:
-            document = parse_json(text)
-        except ValueError as exc:
-            path = "/".join(self.path)
-            raise MalformedResponse(f"The metadata of run {path} is no JSON.", exc) from exc
+        document = self._parsed("metadata", text)
         return document if isinstance(document, dict) else None
 
     def file(self, name: str) -> File:

@@ -115,12 +115,15 @@ class RunFields(ProjectItem):
         return {key: unwrap_member(value) for key, value in document.items()}
 
     def _document(self, name: str, text: str | None) -> dict[str, Any]:
+        document = self._parsed(name, text) if text else {}
+        return document if isinstance(document, dict) else {}
+
+    def _parsed(self, name: str, text: str) -> object:
         try:
-            document = parse_json(text) if text else {}
+            return parse_json(text)
         except ValueError as exc:
             path = "/".join(self.path)
             raise MalformedResponse(f"{name} of run {path} cannot be read: {exc}", exc) from exc
-        return document if isinstance(document, dict) else {}
 
 
 def _camel(name: str) -> str:
