@@ -116,8 +116,8 @@ def read(run):
         "frame": list(run.history(samples=9).columns) if is_tenth(run.id) else None,
         "scan": list(run.scan_history(**steps)),
         "x axis": run.history(samples=9, keys=["lr"], x_axis="_runtime", pandas=False),
-        "bytes": digests(run) if is_tenth(run.id) else None,
-        **(scans(run) if is_tenth(run.id) else {}),
+        "bytes": digests(run),
+        **scans(run),
     }
 def scans(run):
     stop = max(1, run.lastHistoryStep)
@@ -204,13 +204,12 @@ def digests(run: Run) -> dict[str, str]:
     return {file.name: hashlib.sha256(file.read()).hexdigest() for file in run.files()}
 
 
-def window(run: Run, width: int = 1800, **chosen: Any) -> list[dict[str, Any]] | None:
-    """Some of the last rows, of each tenth run."""
+def window(run: Run, width: int = 1800, **chosen: Any) -> list[dict[str, Any]]:
+    """Some of the last rows."""
     stop = max(1, run.lastHistoryStep)
     first = max(0, stop - width)
     stops = {} if width == 3 else {"max_step": stop}
-    rows = run.scan_history(page_size=500, min_step=first, **stops, **chosen)
-    return list(rows) if is_tenth(run.id) else None
+    return list(run.scan_history(page_size=500, min_step=first, **stops, **chosen))
 
 
 def naive(moment: datetime | None) -> str:
@@ -240,8 +239,8 @@ ASPECTS: dict[str, Callable[[Run], Any]] = {
     "frame": lambda run: list(run.history(samples=9).columns) if is_tenth(run.id) else None,
     "scan": lambda run: list(run.scan_history()),
     "x axis": lambda run: run.history(samples=9, keys=["lr"], x_axis="_runtime", pandas=False),
-    "bytes": lambda run: digests(run) if is_tenth(run.id) else None,
-    "window": lambda run: window(run),
+    "bytes": digests,
+    "window": window,
     "window of keys": lambda run: window(run, keys=["lr", "a/b"], require="all"),
     "narrow": lambda run: window(run, width=3),
 }  # fmt: skip
