@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,8 +17,6 @@ from wb_ops.client.summary import Summary
 from wb_ops.client.writing import Change, write_run
 from wb_ops.errors import MalformedResponse, NotFound
 from wb_ops.tables.runs import OPEN_STATES, unwrap_config
-
-log = logging.getLogger("wb_ops")
 
 # An attribute of Run that can be set -> the input field that carries it.
 _FIELDS = {
