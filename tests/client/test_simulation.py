@@ -46,7 +46,11 @@ EXPECTED: dict[str, tuple[set[AdviceKind], set[str]]] = {
         {AdviceKind.BACKOFF},
         CUT | {"truncated", "length0", "same_cursor", "empty_page", "delete"},
     ),
-    "OutcomeUnknown": ({AdviceKind.VERIFY}, STATUSES | LIMITS | CUT | {"408"}),
+    "OutcomeUnknown": (
+        {AdviceKind.VERIFY},
+        # What was written is read back from a listing.
+        STATUSES | LIMITS | CUT | {"408", "same_cursor", "empty_page"},
+    ),
     "AuthenticationFailed": ({AdviceKind.NEVER}, {"401"}),
     "PermissionDenied": ({AdviceKind.NEVER}, {"403"}),
     "NotFound": ({AdviceKind.NEVER}, {"delete"}),
