@@ -289,7 +289,10 @@ def test_freshness_is_a_template_variable():
     ["{{ env('TEST_UNSET', 'ours') }}", "{{ env.TEST_UNSET or 'ours' }}",
      "{{ env.TEST_UNSET | default('ours') }}"],
 )  # fmt: skip
-def test_a_variable_may_have_a_default(given: str):
+@pytest.mark.parametrize("is_empty", [False, True])
+def test_a_variable_may_have_a_default(monkeypatch: pytest.MonkeyPatch, given: str, is_empty: bool):
+    if is_empty:
+        monkeypatch.setenv("TEST_UNSET", "")
     with loaded(project=given) as defs:
         assert defs.resolve_assets_def(["ann__ours", "history"])
 

@@ -23,7 +23,7 @@ class EnvironmentScope:
         )
 
     def __call__(self, name: str, *default: str | None) -> str | Unset | None:
-        return os.environ.get(name, *default) if default else getattr(self, name)
+        return (os.environ.get(name) or default[0]) if default else getattr(self, name)
 
 
 class Unset(StrictUndefined):
