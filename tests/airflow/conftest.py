@@ -37,6 +37,13 @@ wandb_connection = testing.wandb_connection
 run_dag = testing.run_dag
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Before any fixture is made: some import what only Airflow 3.3 has."""
+    if not AIRFLOW_3_3 and item.get_closest_marker("airflow_3_3"):
+        pytest.skip("Airflow 3.2 does not have it")
+
+
 @pytest.fixture(scope="session")
 def empty_database(users_database: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the metadata database as it is made, for a deployment to begin with."""

@@ -20,11 +20,10 @@ from wb_ops.airflow import (
 )
 from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 
-# Airflow 3.3: without it neither policies nor the days of an export.
-HAS_3_3 = HAS_RETRY_POLICIES
 FOLDER = os.environ["WB_OPS_TEST_FOLDER"]
 TABLE = Asset("exported_table")
-DAYS = [wandb_days_asset("ann/demo")] if HAS_3_3 else []
+# The days of an export came with Airflow 3.3, as the policies did.
+DAYS = [wandb_days_asset("ann/demo")] if HAS_RETRY_POLICIES else []
 LATER = timedelta(seconds=20)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -41,7 +40,10 @@ def export(name: str, **arguments: Any) -> None:
 
 
 for name, options in {
-    "limited": {"retries": 3, "retry_delay": timedelta(minutes=10) if HAS_3_3 else LATER},
+    "limited": {
+        "retries": 3,
+        "retry_delay": timedelta(minutes=10) if HAS_RETRY_POLICIES else LATER,
+    },
     "refused": {"retries": 3},
     "deferred": {"retries": 0, "deferrable": True},
 }.items():

@@ -25,7 +25,6 @@ ON_FINISH, APPROVED = "wandb_export_on_finish", "wandb_backfill_approved"
 SHARDED = "wandb_export_sharded"
 # The trigger of Airflow 3.2 that waits for a person fails in dag.test(), whatever the Dag.
 ASKING = [APPROVED] if HAS_RETRY_POLICIES else []
-asks_people = pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="dag.test() of 3.2 cannot ask")
 
 
 @pytest.fixture
@@ -170,7 +169,7 @@ def test_a_dry_run_leaves_the_summaries(
     assert set(best().values()) == {None}
 
 
-@asks_people
+@pytest.mark.airflow_3_3
 def test_an_approved_plan_is_written(
     run_shipped: Callable[..., Any],
     best: Callable[[], dict[str, Any]],
@@ -186,7 +185,7 @@ def test_an_approved_plan_is_written(
     assert best() == {"run0": 0.5, "run1": 0.6, "run2": None}
 
 
-@asks_people
+@pytest.mark.airflow_3_3
 def test_an_approved_plan_again_writes_nothing(
     run_shipped: Callable[..., Any], answer: Callable[[str], None], server: Any
 ) -> None:

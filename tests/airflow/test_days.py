@@ -14,7 +14,6 @@ from wb_ops.devserver import Fault, Matcher, Responder
 from wb_ops.errors import WarehouseBusy
 
 pytestmark = pytest.mark.usefixtures("connection")
-with_days = pytest.mark.skipif(not HAS_RUNTIME_PARTITIONS, reason="Airflow 3.3 has such events")
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def days_of(task: Any) -> list[str | None]:
     return [event.partition_key for event in events_of(task, "wandb://ann/demo/days")]
 
 
-@with_days
+@pytest.mark.airflow_3_3
 def test_an_export_announces_the_days_that_it_wrote(
     export: Callable[..., Any], server: Any
 ) -> None:
@@ -68,7 +67,7 @@ def test_an_export_announces_the_days_that_it_wrote(
     assert event.extra["load_id"] == second.xcom_pull(task_ids="task")["load_id"]
 
 
-@with_days
+@pytest.mark.airflow_3_3
 def test_nothing_written_is_no_event(export: Callable[..., Any]) -> None:
     """One without a day would tell a Dag that runs on days nothing."""
     from airflow.sdk import Asset
@@ -84,7 +83,7 @@ def test_nothing_written_is_no_event(export: Callable[..., Any]) -> None:
         assert (event.extra["row_count"], len(event.extra["loads"])) == (0, 1)
 
 
-@with_days
+@pytest.mark.airflow_3_3
 def test_what_an_incomplete_try_committed_is_told_by_the_next(
     export: Callable[..., Any], server: Any
 ) -> None:
@@ -112,7 +111,7 @@ def test_what_an_incomplete_try_committed_is_told_by_the_next(
     assert len(event.extra["loads"]) == 2
 
 
-@with_days
+@pytest.mark.airflow_3_3
 @pytest.mark.parametrize("staging", [None, "staging"])
 def test_what_a_try_committed_that_ended_then_is_told_by_the_next(
     run_task: Callable[..., Any], warehouse: str, tmp_path: Path, staging: str | None
@@ -140,7 +139,7 @@ def test_what_a_try_committed_that_ended_then_is_told_by_the_next(
     assert task.xcom_pull(task_ids="task")["history_rows"] == 12
 
 
-@with_days
+@pytest.mark.airflow_3_3
 def test_what_a_dag_run_committed_that_failed_is_told_by_the_next(
     run_task: Callable[..., Any], server: Any, warehouse: str
 ) -> None:
@@ -177,7 +176,7 @@ def test_what_a_dag_run_committed_that_failed_is_told_by_the_next(
     assert third.xcom_pull(task_ids="task")["history_rows"] == 1
 
 
-@with_days
+@pytest.mark.airflow_3_3
 def test_other_outlets_have_one_event_without_a_day(export: Callable[..., Any]) -> None:
     """A Dag with a plain schedule on it would not run on a partition."""
     from airflow.sdk import Asset
@@ -189,7 +188,7 @@ def test_other_outlets_have_one_event_without_a_day(export: Callable[..., Any]) 
     assert len(days_of(task)) == 1
 
 
-@with_days
+@pytest.mark.airflow_3_3
 def test_the_days_of_another_project_are_refused(export: Callable[..., Any], server: Any) -> None:
     """Before anything is read."""
     from wb_ops.airflow import wandb_days_asset

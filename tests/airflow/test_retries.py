@@ -154,7 +154,7 @@ def test_mapped_tasks_have_the_policy(
     assert all(delay is not None and 0 < delay <= 1 for delay in delays)
 
 
-@pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow 3.3 has policies")
+@pytest.mark.airflow_3_3
 def test_a_users_policy_replaces_ours(export: Callable[..., Any], server: Any) -> None:
     """Where the task has a policy of its own, ours has no say."""
     from airflow.sdk import ExceptionRetryPolicy, RetryAction, RetryRule

@@ -9,8 +9,6 @@ import pytest
 
 from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 
-# Airflow 3.3: before it tasks have no policies, and mapped ones no defaults of a signature.
-HAS_3_3 = HAS_RETRY_POLICIES
 pytestmark = pytest.mark.usefixtures("airflow_home")
 
 # each task of ours, and an argument that it can be mapped over
@@ -39,7 +37,7 @@ def build(kind: str, operator: Any, arguments: dict[str, Any], theirs: Any, mapp
     """One task in a Dag, plain or mapped over its last argument."""
     from airflow.sdk import DAG
 
-    policy = {"retry_policy": theirs} if HAS_3_3 else {}
+    policy = {"retry_policy": theirs} if HAS_RETRY_POLICIES else {}
     with_defaults = {"retries": 1, **policy}
     own: dict[str, Any] = {
         "arguments": {"retries": 2, **policy},
@@ -71,9 +69,10 @@ def test_arguments_then_default_args_then_ours(name: str, kind: str, mapped: boo
     theirs = policy_of_a_user()
     operator = getattr(wb_ops.airflow, name)
     task = build(kind, operator, ARGUMENTS[name], theirs, mapped)
-    none_given = kind == "nothing" and mapped and not HAS_3_3
+    # Before Airflow 3.3 mapped tasks have no defaults of a signature.
+    none_given = kind == "nothing" and mapped and not HAS_RETRY_POLICIES
     assert task.retries == (0 if none_given else GIVEN[kind]["retries"])
-    wanted = GIVEN[kind]["policy"] if HAS_3_3 else None
+    wanted = GIVEN[kind]["policy"] if HAS_RETRY_POLICIES else None
     if wanted == "ours":
         assert isinstance(task.retry_policy, wb_ops.airflow.WandbRetryPolicy)
     else:
@@ -84,7 +83,7 @@ def policy_of_a_user() -> Any:
     """One that has no view of anything; None before Airflow 3.3."""
     from airflow import sdk
 
-    return sdk.ExceptionRetryPolicy([]) if HAS_3_3 else None
+    return sdk.ExceptionRetryPolicy([]) if HAS_RETRY_POLICIES else None
 
 
 def test_every_task_of_ours_is_asked() -> None:

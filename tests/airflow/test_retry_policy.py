@@ -1,4 +1,4 @@
-"""Every error of the core has an Airflow decision."""
+"""Every error of the core has an Airflow decision; before 3.3 what the last test shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from wb_ops import errors
-from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 from wb_ops.errors import (
     Advice,
     AdviceKind,
@@ -25,8 +24,6 @@ from wb_ops.errors import (
     WbOpsError,
 )
 
-# What the operators do before that, the last test shows.
-with_policies = pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow 3.3 has policies")
 DECISIONS = {
     "RateLimited": "retry",
     "WarehouseBusy": "retry",
@@ -60,7 +57,7 @@ def test_the_table_has_every_error() -> None:
 
 
 @pytest.mark.parametrize(("name", "action"), DECISIONS.items())
-@with_policies
+@pytest.mark.airflow_3_3
 def test_each_error_has_its_decision(name: str, action: str) -> None:
     """AFTER is retried when it says, NEVER fails, the rest is backed off from."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -70,7 +67,7 @@ def test_each_error_has_its_decision(name: str, action: str) -> None:
     assert WandbRetryPolicy().evaluate(error, 1, 4).action.value == action
 
 
-@with_policies
+@pytest.mark.airflow_3_3
 def test_an_incomplete_export_is_decided_by_its_runs() -> None:
     """The mildest advice that helps one of them."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -80,7 +77,7 @@ def test_an_incomplete_export_is_decided_by_its_runs() -> None:
     assert decision.retry_delay == timedelta(seconds=3)
 
 
-@with_policies
+@pytest.mark.airflow_3_3
 def test_a_wrapped_error_is_found() -> None:
     """What users' code and loaders raise from ours carries its advice."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -93,7 +90,7 @@ def test_a_wrapped_error_is_found() -> None:
 
 
 @pytest.mark.parametrize("exc", [RuntimeError("a bug"), SystemExit(1)])
-@with_policies
+@pytest.mark.airflow_3_3
 def test_other_errors_are_left_to_the_task(exc: BaseException) -> None:
     """An unknown exception is a bug, and the task's settings decide."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -101,7 +98,7 @@ def test_other_errors_are_left_to_the_task(exc: BaseException) -> None:
     assert WandbRetryPolicy().evaluate(exc, 1, 4).action.value == "default"
 
 
-@with_policies
+@pytest.mark.airflow_3_3
 def test_the_delay_is_capped() -> None:
     """Airflow does not apply max_retry_delay to a policy's delay."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -115,7 +112,7 @@ def test_the_delay_is_capped() -> None:
     assert patient.reason == "W&B 429 Retry-After=7200s"
 
 
-@with_policies
+@pytest.mark.airflow_3_3
 def test_a_busy_warehouse_is_named() -> None:
     """The reason says who asks for the wait."""
     from wb_ops.airflow import WandbRetryPolicy
@@ -127,7 +124,7 @@ def test_a_busy_warehouse_is_named() -> None:
 @pytest.mark.parametrize(
     ("try_number", "minutes"), [(0, 1), (1, 1), (2, 2), (3, 4), (7, 60), (5000, 60)]
 )
-@with_policies
+@pytest.mark.airflow_3_3
 def test_a_delay_that_nobody_named_grows(try_number: int, minutes: int) -> None:
     """From the task's own retry_delay on; a 429 without any header is one, too."""
     from airflow.sdk import BaseOperator
@@ -141,7 +138,7 @@ def test_a_delay_that_nobody_named_grows(try_number: int, minutes: int) -> None:
     assert decision.reason == f"W&B 503 ServerUnavailable: backing off {minutes * 60}s"
 
 
-@with_policies
+@pytest.mark.airflow_3_3
 def test_a_tasks_own_backoff_is_left_to_it() -> None:
     """With the reason all the same."""
     from airflow.sdk import BaseOperator
@@ -167,7 +164,7 @@ class Instance:
         self.shown.append(value)
 
 
-@with_policies
+@pytest.mark.airflow_3_3
 def test_a_reason_that_cannot_be_kept_changes_no_decision() -> None:
     from wb_ops.airflow.retry_policy import WandbRetryPolicy
 
@@ -177,7 +174,7 @@ def test_a_reason_that_cannot_be_kept_changes_no_decision() -> None:
     assert WandbRetryPolicy().evaluate(refused, 1, 4, context).action.value == "fail"
 
 
-@with_policies
+@pytest.mark.airflow_3_3
 def test_the_reason_of_the_last_try_promises_no_retry() -> None:
     from wb_ops.airflow.retry_policy import WandbRetryPolicy
 
@@ -191,7 +188,7 @@ def test_the_reason_of_the_last_try_promises_no_retry() -> None:
     ]
 
 
-@with_policies
+@pytest.mark.airflow_3_3
 def test_it_can_be_chained() -> None:
     """Airflow's ChainRetryPolicy asks the user's policy first and ours where that has no view."""
     from airflow.providers.common.compat.sdk import ChainRetryPolicy

@@ -16,7 +16,6 @@ from wb_ops.devserver import Fault, Matcher, Responder
 
 pytestmark = pytest.mark.usefixtures("connection")
 ROWS = 'select run_id, _step, "val_acc", loss from history order by run_id, _step'
-with_3_3 = pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow 3.3 has what it needs")
 
 
 @pytest.fixture
@@ -216,7 +215,7 @@ def test_a_commit_that_is_incomplete_fails_each_time(
     assert "2 of 3 receipts of ann/demo do not add up" in capfd.readouterr().out
 
 
-@with_3_3
+@pytest.mark.airflow_3_3
 def test_the_days_of_another_project_are_refused_when_it_is_planned(
     export: Callable[..., Any], server: Any
 ) -> None:
@@ -269,7 +268,7 @@ def test_a_retry_goes_on_with_the_plan_and_the_rows(
     assert len(set(files)) == len(files) == 2
 
 
-@with_3_3
+@pytest.mark.airflow_3_3
 def test_a_task_that_is_cleared_plans_anew(
     run_task: Callable[..., Any], server: Any, warehouse: str, tmp_path: Path
 ) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 import wb_ops
-from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 
 # What an export is without them, every other test of it shows on Airflow 3.2.
 pytestmark = [
     pytest.mark.usefixtures("connection"),
-    pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="the state stores came with Airflow 3.3"),
+    pytest.mark.airflow_3_3,
 ]
 
 

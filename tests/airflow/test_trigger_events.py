@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 from wb_ops.errors import (
     Advice,
     AdviceKind,
@@ -65,7 +64,7 @@ def test_an_incomplete_export_keeps_its_runs_advice(advice: Advice) -> None:
     assert error_from_event(error_event(error)).advice == advice
 
 
-@pytest.mark.skipif(not HAS_RETRY_POLICIES, reason="Airflow 3.3 has policies")
+@pytest.mark.airflow_3_3
 def test_the_policy_decides_as_in_the_task() -> None:
     """The delay survives the triggerer."""
     from wb_ops.airflow import WandbRetryPolicy
