@@ -14,7 +14,7 @@ from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 from wb_ops.airflow.triggers.events import checked_event
 from wb_ops.airflow.triggers.throttle import THROTTLED, ThrottleTrigger
 from wb_ops.airflow.waits import is_throttle, throttle_wait_s
-from wb_ops.errors import find_error
+from wb_ops.errors import WbOpsError, find_error
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperator
@@ -47,15 +47,17 @@ def throttles_of(event: Mapping[str, Any] | None) -> int:
     return int(checked_event(event, THROTTLED)["throttles"])
 
 
+def _undecided(exc: Exception) -> WbOpsError | None:
+    return None if isinstance(exc, DECIDED) else find_error(exc)
+
+
 @contextmanager
 def fails_at_once() -> Iterator[None]:
     """Before Airflow 3.3, where no retry policy is asked, fail a task at once that cannot heal."""
     try:
         yield
-    except DECIDED:
-        raise
     except Exception as exc:
-        error = find_error(exc)
+        error = _undecided(exc)
         if error is not None and not error.advice.retryable and not HAS_RETRY_POLICIES:
             # Nobody is asked there, and each retry would be spent on what cannot heal.
             raise AirflowFailException(str(error)) from exc
@@ -75,10 +77,8 @@ def defer_throttled(
     try:
         with fails_at_once():
             return work()
-    except DECIDED:
-        raise
     except Exception as exc:
-        error = find_error(exc)
+        error = _undecided(exc)
         if error is None or not is_throttle(error) or throttles >= max_throttles:
             raise
         wait_s = throttle_wait_s(error, throttles, UNNAMED_WAIT_S)

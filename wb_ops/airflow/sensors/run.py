@@ -15,7 +15,7 @@ from airflow.sdk.exceptions import (
 
 from wb_ops.airflow.hooks.wandb import WandbHook
 from wb_ops.airflow.links import WandbRunLink
-from wb_ops.airflow.operators.deferral import default_deferrable, fails_at_once
+from wb_ops.airflow.operators.deferral import DECIDED, default_deferrable, fails_at_once
 from wb_ops.airflow.retry_policy import DEFAULT_RETRY_POLICY, RETRIES, policy_argument
 from wb_ops.airflow.triggers.events import checked_event
 from wb_ops.airflow.triggers.run import ENDED, TIMEOUT, WandbRunTrigger, checked_states
@@ -96,7 +96,7 @@ class WandbRunSensor(BaseSensorOperator):
         """Poke, with what the base class makes of errors where it pokes itself."""
         try:
             return self.poke(context)
-        except (AirflowFailException, AirflowSkipException):
+        except DECIDED:
             raise
         except Exception as exc:
             if (error := find_error(exc)) is not None and is_throttle(error):
