@@ -28,6 +28,24 @@ def export(run_task: Callable[..., Any], warehouse: str) -> Callable[..., Any]:
     return run
 
 
+@pytest.fixture
+def export_ending_after_commit(run_task: Callable[..., Any], warehouse: str) -> Callable[..., Any]:
+    """As `export`; the first try commits, and ends before it has told of anything."""
+    from wb_ops.airflow import WandbExportOperator
+
+    class EndsAfterCommit(WandbExportOperator):
+        def _announce(self, context: Any, *arguments: Any) -> Any:
+            if context["ti"].try_number == 1:
+                raise WarehouseBusy("held by another", retry_after_s=0.1)
+            return super()._announce(context, *arguments)
+
+    def run(*outlets: Any, **arguments: Any) -> Any:
+        given = {"project": "demo", "warehouse": warehouse, "outlets": outlets, **arguments}
+        return run_task(EndsAfterCommit, **given)
+
+    return run
+
+
 def events_of(task: Any, uri: str) -> list[Any]:
     """The asset's events that this task made, by their partition."""
     from airflow.models.asset import AssetEvent
@@ -114,24 +132,13 @@ def test_what_an_incomplete_try_committed_is_told_by_the_next(
 @pytest.mark.airflow_3_3
 @pytest.mark.parametrize("staging", [None, "staging"])
 def test_what_a_try_committed_that_ended_then_is_told_by_the_next(
-    run_task: Callable[..., Any], warehouse: str, tmp_path: Path, staging: str | None
+    export_ending_after_commit: Callable[..., Any], tmp_path: Path, staging: str | None
 ) -> None:
     """The warehouse was held, or the worker was gone, before anything was told."""
-    from wb_ops.airflow import WandbExportOperator, wandb_days_asset
+    from wb_ops.airflow import wandb_days_asset
 
-    class EndsAfterCommit(WandbExportOperator):
-        def _announce(self, context: Any, *arguments: Any) -> Any:
-            if context["ti"].try_number == 1:
-                raise WarehouseBusy("held by another", retry_after_s=0.1)
-            return super()._announce(context, *arguments)
-
-    task = run_task(
-        EndsAfterCommit,
-        project="demo",
-        warehouse=warehouse,
-        outlets=[wandb_days_asset("ann/demo")],
-        staging=staging and str(tmp_path / staging),
-    )
+    folder = staging and str(tmp_path / staging)
+    task = export_ending_after_commit(wandb_days_asset("ann/demo"), staging=folder)
     assert (task.state, task.try_number) == ("success", 2)
     (event,) = events_of(task, "wandb://ann/demo/days")
     assert event.partition_key == f"{datetime.now(UTC):%Y-%m-%d}"
@@ -208,21 +215,13 @@ def test_before_airflow_3_3_it_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_a_plain_outlet_is_told_of_what_another_try_committed(
-    run_task: Callable[..., Any], warehouse: str
+    export_ending_after_commit: Callable[..., Any],
 ) -> None:
     """By Airflow's state stores; before 3.3, without them, an event tells of its own load."""
     from airflow.sdk import Asset
 
-    from wb_ops.airflow import WandbExportOperator
-
-    class EndsAfterCommit(WandbExportOperator):
-        def _announce(self, context: Any, *arguments: Any) -> Any:
-            if context["ti"].try_number == 1:
-                raise WarehouseBusy("held by another", retry_after_s=0.1)
-            return super()._announce(context, *arguments)
-
     plain = Asset("told", uri="x://told")
-    task = run_task(EndsAfterCommit, project="demo", warehouse=warehouse, outlets=[plain])
+    task = export_ending_after_commit(plain)
     assert (task.state, task.try_number) == ("success", 2)
     (event,) = events_of(task, plain.uri)
     told = (len(event.extra["loads"]), event.extra["row_count"])

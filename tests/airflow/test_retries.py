@@ -109,7 +109,7 @@ def test_a_limit_that_never_ends_is_bounded(export: Callable[..., Any], server: 
     task = export(retries=2)
     assert (task.state, task.try_number) == ("failed", 3)
     # Without a policy a try may come too early, and then it is not even sent.
-    assert len(server.requests) == 3 if HAS_RETRY_POLICIES else len(server.requests) <= 3
+    assert (3 if HAS_RETRY_POLICIES else 1) <= len(server.requests) <= 3
 
 
 def test_bad_answers_are_backed_off_from(

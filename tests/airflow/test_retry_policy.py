@@ -218,6 +218,7 @@ assert policy_argument(None) == {}, "Airflow 3.2 refuses the argument"
 import pytest
 from airflow.sdk.exceptions import AirflowFailException
 from wb_ops.airflow.operators.deferral import defer_throttled
+from wb_ops.airflow.triggers.events import error_event
 from wb_ops.errors import NotFound, ServerUnavailable
 
 def fail(error):
@@ -227,6 +228,15 @@ task = WandbFilterRunsOperator(task_id="task")
 for kind, wanted in ((NotFound, AirflowFailException), (ServerUnavailable, ServerUnavailable)):
     with pytest.raises(wanted):
         defer_throttled(task, lambda: fail(kind("x")), 0, 0)
+
+class Lost(WandbRunSensor):
+    def poke(self, context):
+        raise NotFound("no such run")
+
+sensor = Lost(task_id="sensor", run="ann/demo/lost", deferrable=True)
+for wait in (sensor.execute, lambda _: sensor.execute_complete({}, error_event(NotFound("x")))):
+    with pytest.raises(AirflowFailException):
+        wait({})
 try:
     WandbRetryPolicy()
 except RuntimeError as error:
