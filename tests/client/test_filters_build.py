@@ -111,6 +111,14 @@ class TestAlgebra:
         assert (both, either) == (self.a & self.b, self.a | self.b)
         assert self.a == {"config.a": 1}
 
+    @pytest.mark.parametrize("wrong", [[], [3], "state", None])
+    def test_what_is_no_list_of_filters_stays_to_be_refused(self, wrong: object):
+        """Taken apart, an empty list would be a filter that matches every run."""
+        for operator in ("$and", "$or"):
+            written = {operator: wrong}
+            assert filters.all_of(written) == filters.any_of(written) == written
+            assert filters.check(filters.all_of(written, self.a))
+
     def test_an_empty_filter_matches_every_run(self):
         assert Filter() & self.a == self.a
         assert Filter() | self.a == {}

@@ -8,9 +8,16 @@ from typing import Any
 
 import pytest
 
-from wb_ops import Api, BackfillRequest, Warehouse, execute_backfill, plan_backfill
+from wb_ops import (
+    Api,
+    BackfillRequest,
+    ExportRequest,
+    Warehouse,
+    execute_backfill,
+    plan_backfill,
+)
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
-from wb_ops.errors import PermissionDenied
+from wb_ops.errors import InvalidRequest, PermissionDenied
 
 Ask = Callable[[str], list[dict[str, Any]]]
 OLD, REPORTED, EDITED = "2026-01-01T00:00:00", "2026-02-01T00:00:00", "2026-03-01T00:00:00"
@@ -208,6 +215,23 @@ class TestIncremental:
         plan, _ = export()
         assert len(plan.runs) == 5
         assert len(ask("select scope from _wb_state")) == 2
+
+
+def test_a_scope_is_a_hash_of_what_was_written():
+    """As warehouses keep it: with another one their watermarks would be lost."""
+    nested = {"$and": [{"config.lr": 0.1}, {"$and": [{"tags": "a"}]}]}
+    asked = ExportRequest("e", "p", filters=nested, states=("finished",), keys=("loss",))
+    assert (ExportRequest("e", "p").scope, asked.scope) == ("e12fc72902e8d5fc", "f17f54d4b890ef04")
+
+
+@pytest.mark.parametrize("states", [None, ("finished",)])
+def test_an_empty_and_is_refused_and_exports_nothing(
+    project: DevServer, export: Any, states: Any
+) -> None:
+    """It must not pass for no filter at all."""
+    with pytest.raises(InvalidRequest, match="at least one filter"):
+        export(filters={"$and": []}, states=states)
+    assert not project.requests
 
 
 def test_every_load_is_on_record(project: DevServer, export: Any, ask: Ask):

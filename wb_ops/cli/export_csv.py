@@ -19,7 +19,7 @@ from wb_ops.client.api import Api
 from wb_ops.client.runs import Runs
 from wb_ops.errors import InvalidRequest, WarehouseRefused
 from wb_ops.export import ExportRequest
-from wb_ops.export.listing import scope_filters, window_filters
+from wb_ops.export.listing import whole_filters
 from wb_ops.tables.secrets import redacted
 
 T = TypeVar("T")
@@ -37,8 +37,7 @@ def write_csv(request: ExportRequest, api: Api, target: Path) -> None:
     """
     if target.suffix == ".csv" and target.is_dir():
         raise InvalidRequest(f"--csv {target} is a folder: give a file, or a name without .csv.")
-    filters = {"$and": [one for one in (scope_filters(request), window_filters(request)) if one]}
-    runs = api.runs(str(request.owner), filters if filters["$and"] else None, per_page=1000)
+    runs = api.runs(str(request.owner), whole_filters(request) or None, per_page=1000)
     try:
         if target.suffix == ".csv":
             count = _replace(target, partial(_write_runs, request, runs))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from wb_ops.client.filters import check, require_valid
+from wb_ops.client.filters import all_of, check, require_valid
 from wb_ops.client.listing import Listing, OnBroken
 from wb_ops.client.operations import FILTER_PROBE, RUN, Operation
 from wb_ops.client.paging import MAX_PAGE_SIZE, iter_pages
@@ -85,8 +85,7 @@ class RunSource:
         nodes: dict[str, Node] = {}
         for at in range(0, len(run_ids), IDS_PER_REQUEST):
             some = list(run_ids[at : at + IDS_PER_REQUEST])
-            named: dict[str, Any] = {"name": {"$in": some}}
-            wanted = {"$and": [dict(filters), named]} if filters else named
+            wanted = all_of(filters or {}, {"name": {"$in": some}})
             listed = self._iter_listed(wanted, "+created_at", on_broken or _raise, len(some))
             nodes |= {node["name"]: node for node in listed}
         return nodes

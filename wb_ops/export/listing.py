@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterable, Iterator, Set
 from datetime import datetime
 from typing import Any
 
+from wb_ops.client.filters import all_of
 from wb_ops.client.listing import OnBroken
 from wb_ops.client.source import IDS_PER_REQUEST, Node, RunSource
 from wb_ops.errors import CommError
@@ -31,13 +32,13 @@ def iter_listed(
     start = {"createdAt": {"$gte": filter_time(after_created)}} if after_created else {}
     if request.run_ids is not None:
         chosen = sorted(set(request.run_ids))
-        wanted = _all_of(scope_filters(request), window_filters(request), start)
+        wanted = all_of(scope_filters(request), window_filters(request), start)
         for at in range(0, len(chosen), IDS_PER_REQUEST):
             some = chosen[at : at + IDS_PER_REQUEST]
             yield from source.fetch_nodes(some, wanted, on_broken).values()
         return
     narrow = _moved(marks, source) if mode == "incremental" else window_filters(request)
-    wanted = _all_of(scope_filters(request), narrow, start)
+    wanted = all_of(scope_filters(request), narrow, start)
     yield from source.iter_nodes(wanted, on_count=on_count, on_broken=on_broken)
 
 
@@ -102,12 +103,12 @@ def _created_inside(request: ExportRequest, warehouse: Warehouse) -> set[str]:
 def scope_filters(request: ExportRequest) -> dict[str, Any]:
     """The request's filters and states as one filter."""
     states = {"state": {"$in": sorted(request.states)}} if request.states else {}
-    return _all_of(request.filters, states)
+    return all_of(request.filters, states)
 
 
 def whole_filters(request: ExportRequest) -> dict[str, Any]:
     """The filter of the whole listing: the request's scope inside its window."""
-    return _all_of(scope_filters(request), window_filters(request))
+    return all_of(scope_filters(request), window_filters(request))
 
 
 def _moved(marks: Marks, source: RunSource) -> dict[str, Any]:
@@ -129,8 +130,3 @@ def window_filters(request: ExportRequest) -> dict[str, Any]:
         operator: filter_time(moment) for operator, moment in bounds.items() if moment is not None
     }
     return {"createdAt": chosen} if chosen else {}
-
-
-def _all_of(*filters: Mapping[str, Any]) -> dict[str, Any]:
-    wanted = [dict(one) for one in filters if one]
-    return {"$and": wanted} if len(wanted) > 1 else next(iter(wanted), {})

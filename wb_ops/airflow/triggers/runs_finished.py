@@ -103,13 +103,15 @@ class WandbRunsFinishedEventTrigger(BaseEventTrigger):
             await asyncio.sleep(self.poll_interval_s)
 
     def _ended(self, cursor: Cursor, api: Api) -> list[EndedRun]:
-        # Here, because Dag files import this module, and tables import pyarrow.
-        wanted = {
+        # Here: a Dag file is parsed often, and joins no filters.
+        from wb_ops.client.filters import all_of
+
+        ended = {
             "state": {"$in": self.states},
             "heartbeatAt": {"$gte": filter_time(cursor.since)},
         }
-        filters = {"$and": [self.filters, wanted]} if self.filters else wanted
-        nodes = api.source(f"{self.entity}/{self.project}").iter_nodes(filters)
+        wanted = all_of(self.filters, ended)
+        nodes = api.source(f"{self.entity}/{self.project}").iter_nodes(wanted)
         return [
             EndedRun(
                 run_id=node["name"],

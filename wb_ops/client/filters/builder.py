@@ -201,7 +201,10 @@ def any_of(*filters: Mapping[str, object]) -> Filter:
 
 def _parts(operator: str, one: Mapping[str, object]) -> list[dict[str, object]]:
     inner = one.get(operator)
-    return list(inner) if len(one) == 1 and isinstance(inner, list) else [dict(one)]
+    if len(one) > 1 or not isinstance(inner, list) or not inner:
+        return [dict(one)]
+    # What is no list of filters stays as it is written: `check` refuses it.
+    return list(inner) if all(isinstance(part, dict) for part in inner) else [dict(one)]
 
 
 def _operand(other: object) -> Mapping[str, object]:
