@@ -66,6 +66,19 @@ def test_a_uri_without_a_project_is_refused(uri: str) -> None:
         Asset("name", uri)
 
 
+def test_filters_are_a_dict_or_its_text() -> None:
+    """Either makes the same watcher; what is neither is refused while the Dag file is parsed."""
+    from wb_ops.airflow import wandb_runs_asset
+
+    forms = ({"tags": "best", "group": "a"}, '{"group": "a", "tags": "best"}')
+    dict_form, text_form = (
+        wandb_runs_asset("ann/demo", filters=form).watchers[0].trigger for form in forms
+    )
+    assert dict_form.serialize() == text_form.serialize()
+    with pytest.raises(InvalidRequest, match="filters='best' is not JSON"):
+        wandb_runs_asset("ann/demo", filters="best")
+
+
 def test_a_dag_on_it_survives_serialization() -> None:
     """The scheduler makes the triggerer's watcher from the serialized Dag."""
     from airflow.sdk import DAG

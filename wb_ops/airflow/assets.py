@@ -25,7 +25,7 @@ def wandb_runs_asset(
     name: str | None = None,
     wandb_conn_id: str = WandbHook.default_conn_name,
     states: Sequence[str] = TERMINAL_STATES,
-    filters: Mapping[str, Any] | None = None,
+    filters: Mapping[str, Any] | str | None = None,
     poll_interval_s: float | None = None,
 ) -> Asset:
     """Return the asset of a project's runs, with a watcher that fires when runs have ended.
@@ -40,12 +40,12 @@ def wandb_runs_asset(
             differ from those of another Dag on the same project: they make another asset.
         wandb_conn_id: a connection of type `wandb`; it is read in the triggerer.
         states: which ends count.
-        filters: which runs: a MongoDB-style dict.
+        filters: which runs: a MongoDB-style dict, or JSON text of one.
         poll_interval_s: seconds between two requests; by default [wandb] poll_interval.
 
     Raises:
         ValueError: `path` is not entity/project.
-        InvalidRequest: `states` is text (retry: never).
+        InvalidRequest: `states` is text, or `filters` is no dict (retry: never).
     """
     entity, project = _parse(path)
     trigger = WandbRunsFinishedEventTrigger(
