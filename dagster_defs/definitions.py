@@ -31,7 +31,7 @@ from wb_ops.dagster import (
     build_wandb_assets,
     build_wandb_backfill_asset,
 )
-from wb_ops.warehouse.sql import literal, quoted
+from wb_ops.warehouse.sql import MAX_NAME_BYTES, literal, quoted
 
 # One row a run; each further column becomes a summary key. `history_tall` has every metric under
 # its name as logged; a column of `history` is faster in a project with hundreds of metrics. The
@@ -43,8 +43,6 @@ BEST = """
         and runs.state = 'finished' and runs.deleted_at is null
     group by run_id
 """
-# PostgreSQL cuts what is longer, and the summary would get another key.
-MAX_COLUMN_BYTES = 63
 REQUIRED = ("WB_OPS_ENTITY", "WB_OPS_PROJECT", "WB_OPS_WAREHOUSE")
 
 
@@ -99,9 +97,10 @@ def best_sql(metric: str, mode: str) -> str:
     if mode not in ("max", "min"):
         raise dg.DagsterInvalidDefinitionError(f"WB_OPS_BEST_MODE={mode!r}: give max or min.")
     summary_key = f"best_{metric}"
-    if len(summary_key.encode()) > MAX_COLUMN_BYTES:
+    # Cut, it would be another key of the summary.
+    if len(summary_key.encode()) > MAX_NAME_BYTES:
         raise dg.DagsterInvalidDefinitionError(
-            f"WB_OPS_BEST_METRIC={metric!r}: {summary_key} is longer than the {MAX_COLUMN_BYTES} "
+            f"WB_OPS_BEST_METRIC={metric!r}: {summary_key} is longer than the {MAX_NAME_BYTES} "
             "bytes that PostgreSQL keeps of a column's name. Write it back by the recipe "
             "best(...) instead of SQL (docs/dagster.md)."
         )

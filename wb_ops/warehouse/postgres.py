@@ -15,7 +15,7 @@ from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, Wareh
 from wb_ops.warehouse.base import BUSY_RETRY_S, Batch, Committed, Owner, Read, Warehouse
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
 from wb_ops.warehouse.postgres_session import PostgresSession, select
-from wb_ops.warehouse.sql import Limits, literal, quoted
+from wb_ops.warehouse.sql import MAX_NAME_BYTES, Limits, literal, quoted
 from wb_ops.warehouse.urls import passwords_in
 from wb_ops.warehouse.writing import write_batch, write_journal
 
@@ -23,7 +23,6 @@ CONNECT_TIMEOUT_S = 10
 # A row must fit into a page of 8 kB: a number takes 8 bytes, a text at least the 18 of a pointer.
 MAX_COLUMNS = 500
 MAX_FLAT_TEXTS = 300
-MAX_NAME_BYTES = 63
 
 _PUBLIC_OPTIONS = ("host", "port", "dbname", "user")
 _BUSY = ("55P03", "40P01", "40001")  # lock timeout, deadlock, serialization

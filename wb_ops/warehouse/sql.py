@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 # Columns that hold JSON are typed so: people query them with ->> and the like.
 JSON_COLUMNS = frozenset({"config", "summary", "_extra", "_floats", "old_value", "new_value"})
 
+# What PostgreSQL keeps of a name: it cuts what is longer.
+MAX_NAME_BYTES = 63
+
 
 def quoted(*names: str) -> str:
     """Quote identifiers and join them with dots."""
