@@ -128,7 +128,7 @@ def refuse_unused(op: OpSpec | None, unused: Sequence[str], where: str = "") -> 
     Raises:
         ValueError: it names the fields and what to give instead.
     """
-    if given := [f"op.{field}" for field in unused if getattr(op, field, None) is not None]:
+    if given := [f"op.{name}" for name in unused if getattr(op, name, None) is not None]:
         raise ValueError(
             f"{where}{' and '.join(given)} would not be used: the step of a backfill is named "
             "after the backfill, and assets are described by `translation`."

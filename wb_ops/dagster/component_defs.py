@@ -64,7 +64,7 @@ class _Parts:
             translator=FunctionTranslator(component.get_asset_spec),
             partitions_def=_partitions_def(component),
             condition=_condition(component),
-            pool=(component.op.pool if component.op else None) or "wandb_api",
+            pool=(component.op or OpSpec()).pool or "wandb_api",
         )
 
     def export(self, source: dg.SourceAsset | None) -> dg.AssetsDefinition:

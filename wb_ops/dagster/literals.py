@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import dagster as dg
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 IN_SNAPSHOTS = "Dagster would keep it in its snapshots, which the UI shows"
 
 
-def is_literal(value: str | None) -> bool:
+def is_literal(value: str | None) -> TypeGuard[str]:
     """Whether a resource was given a value, rather than the name of a variable or nothing."""
     return value is not None and not isinstance(value, dg.EnvVar)
 
@@ -73,7 +73,7 @@ def refuse_key_beside_launchpad(api_key: str | None) -> None:
     """
     if is_literal(api_key):
         raise dg.DagsterInvalidDefinitionError(
-            f"WandbResource.configure_at_launch(api_key=...): this is a literal key, and "
+            "WandbResource.configure_at_launch(api_key=...): this is a literal key, and "
             f'{IN_SNAPSHOTS}. Name an environment variable: api_key=dg.EnvVar("WANDB_API_KEY").'
         )
 
@@ -84,9 +84,9 @@ def refuse_password(url: str | None) -> None:
     Raises:
         DagsterInvalidDefinitionError: it is one.
     """
-    if url is not None and is_literal(url) and passwords_in(url):
+    if is_literal(url) and passwords_in(url):
         raise dg.DagsterInvalidDefinitionError(
-            f"WarehouseResource(url=...): there is a password in this literal URL, and "
+            "WarehouseResource(url=...): there is a password in this literal URL, and "
             f"{IN_SNAPSHOTS}. Name an environment variable instead: "
             'url=dg.EnvVar("WB_OPS_WAREHOUSE"), or leave the password to PGPASSWORD.'
         )

@@ -137,4 +137,4 @@ class Slice:
 
 
 def _sql_time(moment: datetime) -> str:
-    return f"timestamptz '{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}+00'"
+    return f"timestamptz '{filter_time(moment)}'"
