@@ -190,6 +190,23 @@ class TestShards:
             errors.append((raised.value.message, raised.value.advice))
         assert errors[0] == errors[1]
 
+    def test_hand_on_the_facts_of_a_failure_as_one_process_does(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str, tmp_path: Path
+    ):
+        broken = Responder(status=503, headers={"X-Request-Id": "req-8"})
+        server.faults.add(Fault(Matcher(path="/exports/2/*"), broken, times=None))
+        request = replace(REQUEST, on_incomplete="fail")
+        alone = connect(f"duckdb:///{tmp_path / 'alone.db'}")
+        with pytest.raises(ExportIncomplete) as wanted:
+            execute_export(plan_export(request, api, alone), api, alone)
+        assert wanted.value.facts["request_id"] == "req-8"
+        assert wanted.value.facts["path"] == "ann/trials/r1"
+        plan_uri = plan_export(request, api, warehouse).save(staging)
+        for _ in range(2):
+            with pytest.raises(ExportIncomplete) as raised:
+                in_shards(plan_uri, 3, api, warehouse)
+            assert raised.value.facts == wanted.value.facts
+
     def test_go_on_where_a_limit_stopped_them(
         self, server: DevServer, impatient: Api, warehouse: Warehouse, staging: str
     ):

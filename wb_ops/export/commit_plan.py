@@ -26,6 +26,7 @@ from wb_ops.export.sealed import (
     Sealed,
     SealedBatch,
     marked_last,
+    most_telling,
     unread,
 )
 from wb_ops.export.shards import DONE, Shard, read_stored
@@ -77,6 +78,8 @@ def commit_plan(
         shards = _complete_shards(plan, folder)
         _Commit(plan, shards, folder, api, warehouse, report, on_progress).run()
     if folder.read(COMMITTED) is None:
+        if report.unsound:
+            report.facts = most_telling(run.facts for run in _staged(folder) if run.facts)
         _delete(folder, lambda name: name.startswith("shards/") and name.endswith("parquet"))
         raise_if_incomplete(plan, report)
         # Who comes after a kill while the folder is emptied has nothing left to judge by.
@@ -110,9 +113,13 @@ def _finished(
 
 def _advices(folder: Folder) -> list[Advice]:
     """What the shards' failures advise, as long as they are there."""
-    batches = (name for name in folder.list_names() if "/batch-" in name)
-    data = (folder.read(name) for name in batches)
-    return [a for one in data if one is not None for run in load_stored(one) for a in run.advices]
+    return [advice for run in _staged(folder) for advice in run.advices]
+
+
+def _staged(folder: Folder) -> Iterator[StoredRun]:
+    for name in folder.list_names():
+        if "/batch-" in name and (data := folder.read(name)) is not None:
+            yield from load_stored(data)
 
 
 def _complete_shards(plan: ExportPlan, folder: Folder) -> list[Shard]:

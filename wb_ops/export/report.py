@@ -31,7 +31,7 @@ class ExportReport:
     `suspects` names where config and summary hold what looks like a secret: run id and JSON
     pointer, never the value. `broken` names the runs that the server could not list: they are
     neither written nor taken for deleted. `facts` are those of one failure among the runs, as a
-    support would ask for them; where shards were read elsewhere there are none.
+    support would ask for them.
     """
 
     load_id: str

@@ -177,10 +177,12 @@ def advices_of(staged: Iterable[StagedRun]) -> list[Advice]:
 
 def facts_of(staged: Iterable[StagedRun]) -> Facts:
     """The facts of the failure after which the server asked for the longest wait, or the first."""
-    errors = _errors_of(staged)
-    if not errors:
-        return {}
-    return cast(Facts, max(errors, key=lambda error: error.retry_after_s or 0.0).facts)
+    return most_telling(cast(Facts, error.facts) for error in _errors_of(staged))
+
+
+def most_telling(facts: Iterable[Facts]) -> Facts:
+    """Those with the longest wait, or the first; none of none."""
+    return max(facts, key=lambda one: one.get("retry_after_s") or 0.0, default=Facts())
 
 
 def _errors_of(staged: Iterable[StagedRun]) -> list[CommError]:

@@ -22,7 +22,7 @@ from wb_ops.export.folder import Folder, open_folder
 from wb_ops.export.parts import read_planned, read_weights
 from wb_ops.export.planned import ExportPlan, load_plan
 from wb_ops.export.reading import ConcurrentReader, by_key_set
-from wb_ops.export.sealed import Sealed, advices_of, batched, late_advices, seal
+from wb_ops.export.sealed import Sealed, advices_of, batched, facts_of, late_advices, seal
 from wb_ops.export.staging import StagedRun, Stager
 from wb_ops.export.stored import StoredRun, dump_stored, load_stored
 
@@ -153,6 +153,7 @@ class _ShardExecution:
             rows=sealed.rows,
             columns=tuple(sorted(staged.columns)),
             advices=(*advices_of([staged]), *late_advices(sealed.receipts)),
+            facts=facts_of([staged]),
         )
 
     def _uploaded(self, paths: Sequence[Path] | None) -> tuple[str, ...] | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 from wb_ops.client.source import Node
-from wb_ops.errors import Advice, AdviceKind
+from wb_ops.errors import Advice, AdviceKind, Facts
 from wb_ops.export.folder import Folder
 from wb_ops.export.receipts import Receipt
 from wb_ops.export.sealed import Sealed
@@ -20,7 +20,8 @@ from wb_ops.export.sealed import Sealed
 class StoredRun:
     """A sealed run whose files are in a folder; see `Sealed` for its fields.
 
-    `columns` are those of its history, `advices` say when its failures are worth another try.
+    `columns` are those of its history, `advices` say when its failures are worth another try,
+    `facts` are those of one of them.
     """
 
     run_id: str
@@ -34,6 +35,8 @@ class StoredRun:
     rows: int
     columns: tuple[str, ...]
     advices: tuple[Advice, ...]
+    # Not in plans of earlier versions.
+    facts: Facts = field(default_factory=Facts)
 
     def fetched(self, folder: Folder, local: Path, node: Node | None) -> Sealed:
         """The run with its files copied to `local`, as the server describes it now."""
