@@ -5,6 +5,7 @@
 import dagster as dg
 import pytest
 
+from wb_ops import ExportRequest, commit_plan, execute_shard, load_plan, plan_export
 from wb_ops.dagster import WandbResource, build_wandb_assets, wandb_retries
 from wb_ops.devserver import Fault, Matcher, Responder
 
@@ -137,6 +138,28 @@ def test_a_run_that_fails_the_step_leaves_its_facts_and_the_rows_of_the_others(b
     assert ran.shown["wandb/http_status"] == 503
     assert ran.shown["wandb/request_id"] == "req-8"
     assert ran.shown["wandb/attempts"] == 1
+    assert ran.shown["wandb/path"] == "ann/demo/r1"
+
+
+def test_a_commit_of_shards_in_a_step_of_ones_own_leaves_the_same_facts(bench):
+    broken = Responder(status=503, headers={"X-Request-Id": "req-9"})
+    bench.server.faults.add(Fault(Matcher(path="/exports/2/*"), broken, times=None))
+    request = ExportRequest("ann", "demo", on_incomplete="fail")
+    api = bench.resources["wandb"].get_api()
+    plan_uri = plan_export(request, api, bench.warehouse).save(str(bench.folder / "plans"))
+    for shard in load_plan(plan_uri).shards(2):
+        execute_shard(plan_uri, shard, api)
+
+    @dg.asset(retry_policy=bench.retry_policy)
+    def committed(context: dg.AssetExecutionContext):
+        with wandb_retries(context):
+            commit_plan(plan_uri, api, bench.warehouse)
+
+    ran = bench.run(committed)
+    assert ran.waits == [0.01, 0.01]
+    assert ran.shown["wandb/error"] == "ExportIncomplete"
+    assert ran.shown["wandb/http_status"] == 503
+    assert ran.shown["wandb/request_id"] == "req-9"
     assert ran.shown["wandb/path"] == "ann/demo/r1"
 
 

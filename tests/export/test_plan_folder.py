@@ -87,6 +87,8 @@ class TestShards:
         assert sum(result.runs for result in results) == 6
         assert max(result.runs for result in results) <= 2
         assert (report.runs, report.history_rows, report.system_rows) == (6, 21, 18)
+        assert report.requests == 1 + sum(result.requests for result in results)
+        assert report.size_bytes > sum(result.size_bytes for result in results) > 0
         for table in TABLES:
             sql = ALL.format(table)
             dataset = REQUEST.dataset_name
@@ -114,6 +116,7 @@ class TestShards:
         server.requests.clear()
         again = commit_plan(plan_uri, api, warehouse)
         assert (again.load_id, again.runs, again.history_rows) == (first.load_id, 6, 21)
+        assert (again.requests, again.size_bytes) == (first.requests, first.size_bytes)
         assert again.statuses == first.statuses
         assert ask("select * from _wb_loads") == loads
         assert server.requests.operations() == []

@@ -29,7 +29,7 @@ from wb_ops.export.sealed import (
     most_telling,
     unread,
 )
-from wb_ops.export.shards import DONE, Shard, read_stored
+from wb_ops.export.shards import DONE, Shard, read_result, read_stored
 from wb_ops.export.stored import StoredRun, load_stored
 from wb_ops.tables.fingerprints import fingerprint
 from wb_ops.warehouse import Warehouse
@@ -76,6 +76,9 @@ def commit_plan(
         report = finished
     else:
         shards = _complete_shards(plan, folder)
+        for result in filter(None, (read_result(folder, shard) for shard in shards)):
+            report.requests += result.requests
+            report.size_bytes += result.size_bytes
         _Commit(plan, shards, folder, api, warehouse, report, on_progress).run()
     if folder.read(COMMITTED) is None:
         if report.unsound:

@@ -65,7 +65,7 @@ def execute_export(
 
 @dataclass(slots=True)
 class Meter:
-    """Brings a report's requests, bytes and seconds up to date."""
+    """Brings a report's requests, bytes and seconds up to date, from what it has on."""
 
     api: Api
     report: ExportReport
@@ -77,8 +77,10 @@ class Meter:
     def __post_init__(self) -> None:
         traffic = self.api.transport.traffic
         self.sent, self.received, self.waited_s = (
-            traffic.requests, traffic.received_bytes, traffic.waited_s,
-        )  # fmt: skip
+            traffic.requests - self.report.requests,
+            traffic.received_bytes - self.report.size_bytes,
+            traffic.waited_s,
+        )
 
     def __call__(self) -> None:
         traffic = self.api.transport.traffic

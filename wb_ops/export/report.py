@@ -26,11 +26,12 @@ class Progress:
 class ExportReport:
     """What an export wrote, and the receipts of its histories.
 
-    `waited_s` is time spent waiting for W&B's request limit. `changed` counts runs that were left
-    to the next export, because they, or what the warehouse holds of them, changed since the plan.
-    `suspects` names where config and summary hold what looks like a secret: run id and JSON
-    pointer, never the value. `broken` names the runs that the server could not list: they are
-    neither written nor taken for deleted. `facts` are those of one failure among the runs, as a
+    `requests` and `size_bytes` are with those of the shards, if there were any; `waited_s`, time
+    spent waiting for W&B's request limit, and `seconds` are of this process. `changed` counts runs
+    that were left to the next export, because they, or what the warehouse holds of them, changed
+    since the plan. `suspects` names where config and summary hold what looks like a secret: run id
+    and JSON pointer, never the value. `broken` names the runs that the server could not list: they
+    are neither written nor taken for deleted. `facts` are those of one failure among the runs, as a
     support would ask for them.
     """
 

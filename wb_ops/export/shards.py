@@ -82,10 +82,14 @@ def execute_shard(plan_uri: str, shard: Shard, api: Api) -> ShardResult:
             f"The plan is of {plan.base_url}, this Api of {api.transport.settings.base_url}."
         )
     folder = open_folder(plan_uri)
+    done = read_result(folder, shard)
+    return done or _ShardExecution(plan, shard, api, folder).run()
+
+
+def read_result(folder: Folder, shard: Shard) -> ShardResult | None:
+    """What a shard did; None: it is not done."""
     done = folder.read(shard.folder + DONE)
-    if done is not None:
-        return ShardResult(**json.loads(done))
-    return _ShardExecution(plan, shard, api, folder).run()
+    return None if done is None else ShardResult(**json.loads(done))
 
 
 @dataclass(slots=True)
