@@ -184,6 +184,47 @@ def test_what_a_dag_run_committed_that_failed_is_told_by_the_next(
 
 
 @pytest.mark.airflow_3_3
+def test_what_a_partition_committed_is_told_by_that_partition_alone(
+    run_task: Callable[..., Any], server: Any, warehouse: str
+) -> None:
+    """The event has the partition of its Dag run, which no other one's runs belong to."""
+    from airflow.sdk import Asset
+
+    from wb_ops.airflow import WandbExportOperator, wandb_days_asset
+
+    class OfDay(WandbExportOperator):
+        def _work(self, context: Any) -> Any:
+            # dag.test() takes no partition; test_scheduler.py has real ones.
+            context["dag_run"].partition_key = context["params"]["day"]
+            return super()._work(context)
+
+        def _announce(self, context: Any, *arguments: Any) -> Any:
+            if context["params"]["fails"]:
+                raise RuntimeError("the worker is gone")
+            return super()._announce(context, *arguments)
+
+    def export(day: str, *, fails: bool = False) -> tuple[int, int, list[str | None]]:
+        task = run_task(
+            OfDay,
+            project="demo",
+            warehouse=warehouse,
+            outlets=[Asset("parts", uri="x://parts"), wandb_days_asset("ann/demo")],
+            params={"day": day, "fails": fails},
+            retries=0,
+        )
+        assert task.state == ("failed" if fails else "success")
+        told = [(len(e.extra["loads"]), e.extra["runs"]) for e in events_of(task, "x://parts/")]
+        return (*(told[0] if told else (0, 0)), days_of(task))
+
+    for day in ("2026-01-30", "2026-01-31"):
+        server.seed_run("ann", "demo", day, created_at=f"{day}T12:00:00", history=[{"x": 1}])
+    assert export("2026-01-30", fails=True) == (0, 0, [])
+    assert export("2026-01-31") == (1, 1, ["2026-01-31"])
+    assert export("2026-01-30") == (2, 1, ["2026-01-30"])
+    assert export("2026-01-30") == (1, 0, [])
+
+
+@pytest.mark.airflow_3_3
 def test_other_outlets_have_one_event_without_a_day(export: Callable[..., Any]) -> None:
     """A Dag with a plain schedule on it would not run on a partition."""
     from airflow.sdk import Asset
