@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.providers.standard.operators.empty import EmptyOperator
-from airflow.sdk import DAG, Asset, PartitionedAssetTimetable
+from airflow.sdk import DAG, Asset, CronPartitionTimetable, PartitionedAssetTimetable
 
 from wb_ops.airflow import (
     WandbCommitExportOperator,
@@ -24,6 +24,7 @@ FOLDER = os.environ["WB_OPS_TEST_FOLDER"]
 TABLE = Asset("exported_table")
 # The days of an export came with Airflow 3.3, as the policies did.
 DAYS = [wandb_days_asset("ann/demo")] if HAS_RETRY_POLICIES else []
+NIGHTS = [wandb_days_asset("ann/nightly")] if HAS_RETRY_POLICIES else []
 LATER = timedelta(seconds=20)
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -32,10 +33,13 @@ def export(name: str, **arguments: Any) -> None:
     WandbExportOperator(
         task_id="export",
         entity="ann",
-        project="demo",
         wandb_conn_id=f"wandb_{name}",
-        warehouse=f"duckdb:///{FOLDER}/{name}.duckdb",
-        **{"retry_delay": timedelta(seconds=1), **arguments},
+        **{
+            "warehouse": f"duckdb:///{FOLDER}/{name}.duckdb",
+            "project": "demo",
+            "retry_delay": timedelta(seconds=1),
+            **arguments,
+        },
     )
 
 
@@ -71,8 +75,18 @@ with DAG("consumer", schedule=[TABLE]):
     EmptyOperator(task_id="nothing")
 
 for days in DAYS:
-    with DAG("daily", schedule=PartitionedAssetTimetable(assets=days)) as daily:
-        EmptyOperator(task_id="nothing")
+    with DAG("daily", schedule=PartitionedAssetTimetable(assets=days), max_active_runs=1) as daily:
+        # Each day into tables of its own: they show what a Dag run took for its window.
+        export(
+            "live",
+            warehouse=f"duckdb:///{FOLDER}/daily.duckdb",
+            dataset="day_{{ dag_run.partition_key | replace('-', '_') }}",
+        )
+
+# At midnight, the day that is over.
+NIGHT = CronPartitionTimetable("0 0 * * *", timezone="UTC", run_offset=-1, run_immediately=True)
+with DAG("nightly", schedule=NIGHT):
+    export("nightly", project="nightly", outlets=[Asset("exported_night"), *NIGHTS])
 
 COMMON: dict[str, Any] = {
     "wandb_conn_id": "wandb_sharded",

@@ -23,9 +23,10 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from wb_ops import connect
+from wb_ops import Api, connect
 from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
 from wb_ops.devserver import ApiKey, DevServer, Fault, Matcher, Responder
+from wb_ops.errors import WarehouseError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 KEY = "slowkey0" * 5
@@ -45,6 +46,12 @@ COUNT = """
 select count(distinct run_id) as runs, count(distinct (run_id, _step)) as steps, count(*) as n
 from history
 """
+HELD = """
+select run_id, status from runs left join (
+    select run_id, max(status) as status from _wb_receipts where table_name = 'history'
+    group by run_id having count(*) = 1) using (run_id)
+"""
+LAST_MOMENT = timedelta(days=1) - timedelta(microseconds=1)
 DAGS = Path(__file__).with_name("scheduled_dags.py")
 
 
@@ -115,6 +122,13 @@ class Airflow:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait(10)
 
+    def run(self, *arguments: str) -> None:
+        """Run a command of Airflow's to its end, as an operator of the deployment would."""
+        done = subprocess.run(
+            self.command(*arguments), env=self.environment, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
     def has_server(self) -> bool:
         """Whether the API server accepts connections."""
         with closing(socket.socket()) as client:
@@ -167,7 +181,7 @@ def servers() -> Iterator[dict[str, DevServer]]:
     """One server for each Dag, so that each meets its own faults."""
     with ExitStack() as stack:
         found = {}
-        for name in ("limited", "refused", "deferred", "sharded", "waiting", "live"):
+        for name in ("limited", "refused", "deferred", "sharded", "waiting", "live", "nightly"):
             server = DevServer(api_keys={KEY: ApiKey(username="ann")})
             found[name] = stack.enter_context(server)
             state = "running" if name == "waiting" else "finished"
@@ -180,7 +194,25 @@ def servers() -> Iterator[dict[str, DevServer]]:
         # The first file to be read does not come, until whoever waits for it is killed.
         found["sharded"].faults.add(Fault(FILE, Responder.slow(60)))
         found["deferred"].faults.add(Fault(LISTING, Responder.rate_limited(8)))
+        seed_days(found["live"], "demo", days=1)
+        seed_days(found["nightly"], "nightly", days=5)
         yield found
+
+
+def seed_days(server: DevServer, project: str, days: int) -> None:
+    """The first and the last run of today and of days before it; runs of today are there, too."""
+    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    for ago in range(1, days + 1):
+        begin = midnight - timedelta(days=ago)
+        for name, moment in {"first": begin, "last": begin + LAST_MOMENT}.items():
+            server.seed_run(
+                "ann",
+                project,
+                f"{name}-{ago}",
+                created_at=moment,
+                heartbeat_at=moment,
+                history=[{"loss": 3.0}],
+            )
 
 
 @pytest.fixture(scope="module")
@@ -208,6 +240,22 @@ def airflow(
             yield deployment
     finally:
         deployment.stop(*deployment.processes)
+
+
+def runs_of_days(server: DevServer, project: str) -> dict[str, set[str]]:
+    """What is on the server: the runs by the day on which they were created."""
+    found: dict[str, set[str]] = {}
+    for run in Api({"base_url": server.url}, api_key=KEY).runs(f"ann/{project}"):
+        found.setdefault(f"{run.created_at:%Y-%m-%d}", set()).add(run.id)
+    return found
+
+
+def held(url: str, dataset: str) -> dict[str, str]:
+    """The runs of a dataset, each with the status of its history; none before it is there."""
+    with suppress(WarehouseError):
+        found = connect(url).query(HELD, dataset)
+        return {row["run_id"]: row["status"] for row in found.to_pylist()}
+    return {}
 
 
 def connection(name: str, server: DevServer) -> str:
@@ -310,7 +358,8 @@ def test_a_finished_run_reaches_a_consumer(airflow: Airflow, servers: dict[str, 
     waited = airflow.ended("waiting")
     assert (waited["state"], waited["try_number"], waited["max_tries"]) == ("success", 1, 0)
     extras = [extra for extra in exports(airflow) if extra["row_count"]]
-    assert sum(extra["row_count"] for extra in extras) == 4
+    # Two of run0, one of each that came later, and one of each of the day before.
+    assert sum(extra["row_count"] for extra in extras) == 6
     assert all(extra["watermark"] and extra["schema_hash"] for extra in extras)
 
 
@@ -320,17 +369,82 @@ def await_questions(airflow: Airflow, server: DevServer) -> None:
     airflow.wait_for(lambda: len(server.requests) >= before + 2)
 
 
-def test_what_was_written_reaches_a_daily_consumer(airflow: Airflow) -> None:
-    """The watcher's events know no partition; the export's do: the day of the runs' creation.
+def test_what_was_written_reaches_a_daily_consumer(
+    airflow: Airflow, servers: dict[str, DevServer]
+) -> None:
+    """The watcher's events know no partition; the export's do: the days of the runs' creation.
 
-    Before Airflow 3.3 there is no such asset, and no such Dag.
+    The consumer exports the day of its partition, and no run of another. Before Airflow 3.3 there
+    is no such asset, and no such Dag.
     """
     if not HAS_RETRY_POLICIES:
         assert airflow.rows("select dag_id from dag where dag_id = 'daily'") == []
         return
-    sql = "select distinct partition_key from dag_run where dag_id = 'daily'"
-    days = airflow.wait_for(lambda: airflow.rows(sql))
-    assert days == [{"partition_key": f"{datetime.now(UTC):%Y-%m-%d}"}]
+    days = runs_of_days(servers["live"], "demo")
+    assert sum(len(runs) for runs in days.values()) == 5
+    url = f"duckdb:///{airflow.folder}/daily.duckdb"
+    for day, runs in days.items():
+        complete = dict.fromkeys(runs, "complete")
+        dataset = f"day_{day.replace('-', '_')}"
+        airflow.wait_for(lambda d=dataset, wanted=complete: held(url, d) == wanted)
+    ended = dict.fromkeys(days, "success")
+    airflow.wait_for(lambda: partitions(airflow, "daily") == ended)
+
+
+def test_a_partition_is_exported_alone_scheduled_or_backfilled(
+    airflow: Airflow, servers: dict[str, DevServer]
+) -> None:
+    """Midnight's Dag run takes the day that is over; a backfill takes two days before it.
+
+    Of each day the first and the last moment, and no run of the days around.
+    """
+    url = f"duckdb:///{airflow.folder}/nightly.duckdb"
+    days = runs_of_days(servers["nightly"], "nightly")
+    assert airflow.ended("nightly")["state"] == "success"
+    (key,) = partitions(airflow, "nightly")
+    yesterday = key.removesuffix("T00:00:00")
+    assert len(days[yesterday]) == 2
+    assert held(url, "ann__nightly") == dict.fromkeys(days[yesterday], "complete")
+    assert told(airflow) == {yesterday: 2}
+
+    last = datetime.fromisoformat(yesterday) - timedelta(days=2)
+    chosen = [f"{last - timedelta(days=1):%Y-%m-%d}", f"{last:%Y-%m-%d}"]
+    window = ("--from-date", chosen[0], "--to-date", chosen[1])
+    airflow.run("backfill", "create", "--dag-id", "nightly", *window)
+    keys = partitions(airflow, "nightly").keys()
+    airflow.wait_for(lambda: partitions(airflow, "nightly") == dict.fromkeys(keys, "success"))
+    made = {key.removesuffix("T00:00:00") for key in keys}
+    assert len(made) == 3
+    if HAS_RETRY_POLICIES:
+        # Before Airflow 3.3 a backfill's range is one of run dates.
+        assert made == {yesterday, *chosen}
+    runs = set().union(*(days[day] for day in made))
+    assert held(url, "ann__nightly") == dict.fromkeys(runs, "complete")
+    assert told(airflow) == dict.fromkeys(made, 2)
+
+
+def partitions(airflow: Airflow, dag_id: str) -> dict[str, str]:
+    """The states of a Dag's runs, by their partition."""
+    sql = "select partition_key, state from dag_run where dag_id = ? order by id"
+    return {row["partition_key"]: row["state"] for row in airflow.rows(sql, dag_id)}
+
+
+def told(airflow: Airflow) -> dict[str, int]:
+    """The runs that were written, by the day that an event of the export has as its partition.
+
+    The event of any asset has the partition of its Dag run; that of days has those of its own.
+    """
+    events = airflow.rows(
+        "select a.name, e.partition_key, e.extra from asset_event e "
+        "join asset a on a.id = e.asset_id where e.source_dag_id = 'nightly' order by e.id"
+    )
+    of_table = {e["partition_key"]: e["extra"] for e in events if e["name"] == "exported_night"}
+    of_days = {e["partition_key"]: e["extra"] for e in events if e["name"] != "exported_night"}
+    assert len(events) == len(of_table) + len(of_days)
+    told = {key.removesuffix("T00:00:00"): extra for key, extra in of_table.items()}
+    if HAS_RETRY_POLICIES:
+        assert of_days == told
+    return {day: json.loads(extra)["runs"] for day, extra in told.items()}
 
 
 def exports(airflow: Airflow) -> list[dict[str, Any]]:
