@@ -79,6 +79,7 @@ def test_groups_merged_one_by_one_are_the_whole(files: list[list[int]], rows_per
     groups = list(history.iter_merged())
     assert [row for group in groups for row in to_rows(group.table)] == to_rows(whole.table)
     assert sum(group.rows_read for group in groups) == whole.rows_read
+    assert sum(group.repeated_rows for group in groups) == whole.repeated_rows
     assert sum(group.overwritten_cells for group in groups) == whole.overwritten_cells
 
 

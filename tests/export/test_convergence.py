@@ -39,7 +39,7 @@ EDITS = """
     select run_id, state, tags, cast(config->>'lr' as double precision) as lr,
         cast(summary->>'best' as double precision) as best
     from runs where deleted_at is null order by run_id"""
-_projects = count()
+_projects, _times = count(), count(1.7e9)
 
 
 @dataclass
@@ -97,7 +97,8 @@ class Project(RuleBasedStateMachine):
             return
         first = max(run.rows, default=-1) + (0 if again and run.rows else 1)
         new = [
-            {"_step": step, "x": step * 2.0, **({"y": 1.0} if y else {})}
+            # What is logged again was logged at another time.
+            {"_step": step, "_timestamp": next(_times), "x": step * 2.0} | ({"y": 1.0} if y else {})
             for step in range(first, first + rows)
         ]
         self.server.append_history("ann", self.project, run_id, new)

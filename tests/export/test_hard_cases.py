@@ -131,6 +131,19 @@ def test_a_run_made_anew_under_its_id_with_as_many_rows(server: DevServer, expor
     assert ask("select distinct loss from history") == [{"loss": 2.0}]
 
 
+def test_a_step_that_was_logged_again_is_two_rows_in_two_files_too(warehouse: Warehouse):
+    """A run that was resumed logs its last step once more; it begins the next file."""
+    again = [{"_step": 9, "loss": 2.0}, *({"_step": step, "loss": 2.0} for step in (10, 11))]
+    with DevServer(parquet_rows_per_file=10) as server:
+        seed(server, "r1", history=[*rows(10), *again])
+        server.export_run("ann", "trials", "r1")
+        with Api({"base_url": server.url}, api_key=server.api_key) as api:
+            plan = plan_export(ExportRequest("ann", "trials"), api, warehouse)
+            receipt = execute_export(plan, api, warehouse).receipts[0]
+    assert (receipt.source, receipt.status) == ("parquet", "complete")
+    assert (receipt.rows_read, receipt.distinct_steps, receipt.server_rows) == (13, 12, 13)
+
+
 def test_a_row_read_twice_does_not_stand_for_one_that_is_missing(
     server: DevServer, export: Any, ask: Ask
 ):

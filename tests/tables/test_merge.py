@@ -62,6 +62,21 @@ def test_merging_a_merge_changes_nothing(parts: list[list[Row]]) -> None:
     assert repr(to_rows(again.table)) == repr(to_rows(table))
 
 
+@given(st.lists(rows, max_size=3), rows)
+def test_rows_that_two_parts_hold_are_counted(parts: list[list[Row]], live: list[Row]) -> None:
+    tables = [live_table(live), *(part(*p) for p in parts)]
+    once, twice = merge_parts(tables), merge_parts([*tables, *tables])
+    assert twice.repeated_rows == once.repeated_rows + once.rows_read
+    assert once.repeated_rows <= once.rows_read - once.distinct_steps
+
+
+def test_a_step_that_was_logged_again_is_no_repeated_row() -> None:
+    first, again = {"_step": 0, "x": 1.0, "_timestamp": 1.0}, {"_step": 0, "x": 1.0}
+    later = {**first, "_timestamp": 2.0}
+    assert merge_parts([part(first), part(later), part(again)]).repeated_rows == 0
+    assert merge_parts([part(first, later), part(later)]).repeated_rows == 1
+
+
 def test_increasing_steps_are_not_copied() -> None:
     x = pa.array([0.5, 1.5])
     merged = merge_parts([pa.table({"_step": [1, 2], "x": x})])

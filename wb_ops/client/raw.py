@@ -158,6 +158,7 @@ def joined(one: MergedHistory, other: MergedHistory) -> MergedHistory:
     return replace(
         one,
         rows_read=one.rows_read + other.rows_read,
+        repeated_rows=one.repeated_rows + other.repeated_rows,
         distinct_steps=one.distinct_steps + other.distinct_steps,
         overwritten_cells=one.overwritten_cells + other.overwritten_cells,
         first_step=min(firsts, default=None),
@@ -168,8 +169,9 @@ def joined(one: MergedHistory, other: MergedHistory) -> MergedHistory:
 def adds_up(counts: MergedHistory, line_count: int, *, has_overlap: bool) -> bool:
     """Whether the rows of a whole history are as many as the server counts lines.
 
-    A step that was logged twice counts as two lines; one that two files hold does not, and read
-    twice it could hide a row that is missing.
+    A step that was logged twice counts as two lines; a row that two files hold does not, and read
+    twice it could hide one that is missing. Rows that were logged differ at least in their
+    `_timestamp`.
     """
-    fitting = {counts.distinct_steps} if has_overlap else {counts.distinct_steps, counts.rows_read}
-    return line_count in fitting
+    rows = counts.rows_read - (counts.repeated_rows if has_overlap else 0)
+    return line_count in (counts.distinct_steps, rows)

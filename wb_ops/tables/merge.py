@@ -28,6 +28,7 @@ class MergedHistory:
         table: `_step` (int64, strictly increasing) first, then the logged keys in the forms of
             `tables.columns`.
         rows_read: rows in the parts.
+        repeated_rows: rows in the parts that equal another one of the same step.
         distinct_steps: rows in `table`.
         overwritten_cells: values replaced by a later value of the same step that differs.
         first_step: lowest step, None without rows.
@@ -36,6 +37,7 @@ class MergedHistory:
 
     table: pa.Table
     rows_read: int
+    repeated_rows: int
     distinct_steps: int
     overwritten_cells: int
     first_step: int | None
@@ -65,11 +67,12 @@ def merge_parts(parts: Sequence[pa.Table], *, in_order: bool = False) -> MergedH
     read = [_read_part(part) for part in parts if part.num_rows]
     if not in_order:
         read.sort(key=lambda part: (part.is_live, part.first_step))
-    table, overwritten = _one_row_a_step(_stacked(read))
+    table, overwritten, repeated = _one_row_a_step(_stacked(read))
     steps = table["_step"]
     return MergedHistory(
         table=table,
         rows_read=sum(part.rows for part in read),
+        repeated_rows=repeated,
         distinct_steps=table.num_rows,
         overwritten_cells=overwritten,
         first_step=steps[0].as_py() if table.num_rows else None,
@@ -122,20 +125,26 @@ def _nulls(rows: int) -> Column:
     return Column(pa.chunked_array([pa.nulls(rows)]))
 
 
-def _one_row_a_step(table: pa.Table) -> tuple[pa.Table, int]:
-    """Sort by step and merge the rows of each step; also count the overwritten cells."""
+def _one_row_a_step(table: pa.Table) -> tuple[pa.Table, int, int]:
+    """Sort by step and merge the rows of each step; also count overwritten cells, equal rows."""
     steps = table["_step"].to_numpy()
     if (steps[1:] > steps[:-1]).all():
-        return table, 0
+        return table, 0, 0
     if (steps[1:] < steps[:-1]).any():
         order = np.argsort(steps, kind="stable")
         table, steps = table.take(pa.array(order)), steps[order]
     starts = np.flatnonzero(np.append(True, steps[1:] != steps[:-1]))
     if len(starts) == len(steps):
-        return table, 0
+        return table, 0, 0
     merged = [_last_of_each_step(column, starts) for column in table.columns]
     overwritten = sum(_count_overwritten(column, starts) for column in table.columns)
-    return pa.table(merged, schema=table.schema), overwritten
+    return pa.table(merged, schema=table.schema), overwritten, _count_repeated(table, starts)
+
+
+def _count_repeated(table: pa.Table, starts: _Indices) -> int:
+    sizes = np.diff(np.append(starts, table.num_rows))
+    shared = table.filter(pa.array(np.repeat(sizes > 1, sizes)))
+    return int(shared.num_rows - shared.group_by(table.column_names).aggregate([]).num_rows)
 
 
 def _last_of_each_step(column: pa.ChunkedArray, starts: _Indices) -> pa.ChunkedArray:
