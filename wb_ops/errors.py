@@ -71,8 +71,8 @@ class WbOpsError(Exception):
 
     Attributes:
         exc: the lower library's exception, if there was one (not carried through pickle).
-        report: what was done until then, where a backfill has written something: a BackfillReport
-            (not carried through pickle).
+        report: what was done until then (not carried through pickle): a BackfillReport where a
+            backfill has written something, an ExportReport of ExportIncomplete.
         operation: the GraphQL operation or the verb, such as "Runs" or "download".
         path: entity/project, entity/project/run, or a warehouse's name. Never a signed URL.
         http_status: the status of the last answer, if one came.

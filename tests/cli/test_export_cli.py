@@ -77,6 +77,26 @@ def test_suspects_are_named_and_can_be_redacted(wb_ops: Command, tmp_path: Path)
     assert SECRET not in str(held.to_pylist())
 
 
+class TestIncomplete:
+    @pytest.fixture(autouse=True)
+    def one_file_is_cut(self, server: DevServer) -> None:
+        server.faults.add(Fault(Matcher(origin="storage", nth=1), Responder.truncated(50)))
+
+    def test_the_receipts_are_printed_before_the_error(self, wb_ops: Command):
+        code, out, err = wb_ops("export", "ann/trials", *TO, "--on-incomplete", "fail")
+        assert code == 75
+        assert "receipts of ann__trials" in out
+        assert "1 complete, 1 failed, 1 growing" in out
+        assert "ExportIncomplete: 1 of 3 receipts" in err
+
+    def test_json_has_the_report_too(self, wb_ops: Command):
+        code, out, err = wb_ops("export", "ann/trials", *TO, "--on-incomplete=fail", "--json")
+        assert code == 75, err
+        plan, report = (json.loads(line) for line in out.splitlines())
+        assert plan["plan"]["to_write"] == 3
+        assert report["report"]["statuses"] == {"complete": 1, "failed": 1, "growing": 1}
+
+
 class TestCsv:
     def read(self, path: Path) -> list[dict[str, str]]:
         with path.open(newline="") as file:

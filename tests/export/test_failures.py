@@ -87,6 +87,7 @@ class TestOneRun:
         with pytest.raises(ExportIncomplete, match="1 of 4") as caught:
             export(on_incomplete="fail")
         assert caught.value.advice.kind == "backoff"
+        assert caught.value.report.statuses == {"complete": 3, "failed": 1}
         assert ask("select count(*) as n from history") == [{"n": 30}]
 
     def test_a_run_that_is_broken_for_good_fails_no_quiet_export(

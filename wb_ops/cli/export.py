@@ -15,7 +15,7 @@ from wb_ops.cli.export_status import show_status
 from wb_ops.cli.failures import exits_with_advice
 from wb_ops.cli.options import parse_filters
 from wb_ops.client.api import Api
-from wb_ops.errors import InvalidRequest
+from wb_ops.errors import ExportIncomplete, InvalidRequest
 from wb_ops.export import ExportRequest, execute_export, plan_export
 from wb_ops.warehouse import connect
 
@@ -114,8 +114,12 @@ def project(
         plan = plan_export(request, api, warehouse)
         output.plan(plan)
         if not dry_run:
-            with output.progress(api.transport.budget) as on_progress:
-                report = execute_export(plan, api, warehouse, on_progress)
+            try:
+                with output.progress(api.transport.budget) as on_progress:
+                    report = execute_export(plan, api, warehouse, on_progress)
+            except ExportIncomplete as error:
+                output.report(error.report)
+                raise
             output.report(report)
 
 

@@ -53,7 +53,8 @@ def execute_export(
 
     Raises:
         ExportIncomplete: with `on_incomplete="fail"`, after everything else is committed; in any
-            case where not one history could be read, unless all of them failed before.
+            case where not one history could be read, unless all of them failed before. Its
+            `report` is the one that would have been returned.
         CommError: AuthenticationFailed, RateLimited and ConnectionFailed stop everything, as do
             ten histories in a row that the server fails to give; what was read before is
             committed, the watermark does not move.
@@ -197,9 +198,11 @@ def raise_if_incomplete(plan: ExportPlan, report: ExportReport) -> None:
         for one in report.unsound[:5]
     )
     facts: Facts = {"path": str(plan.request.owner), **report.facts}
-    raise ExportIncomplete(
+    error = ExportIncomplete(
         f"{len(report.unsound)} of {len(report.receipts)} receipts of {plan.request.owner} do "
         f"not add up; everything else is committed: {worst}",
         report.advices,
         **facts,
     )
+    error.report = report
+    raise error
