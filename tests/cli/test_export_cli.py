@@ -115,16 +115,48 @@ class TestCsv:
         assert code == 0
         assert len(self.read(tmp_path / "out" / "runs.csv")) == 3
         assert SECRET not in (tmp_path / "out" / "runs.csv").read_text()
-        assert [row["loss"] for row in self.read(tmp_path / "out" / "r1.csv")] == [
+        assert [row["loss"] for row in self.read(tmp_path / "out" / "history" / "r1.csv")] == [
             "0.0", "1.0", "2.0", "3.0", "4.0",
         ]  # fmt: skip
+
+    def test_a_run_whose_id_is_runs_takes_nobodys_place(
+        self, wb_ops: Command, server: DevServer, tmp_path: Path
+    ):
+        server.seed_run("ann", "trials", "runs", history=[{"_step": 0, "loss": 7.0}])
+        code, _, err = wb_ops("export", "ann/trials", "--csv", "out")
+        assert code == 0, err
+        assert len(self.read(tmp_path / "out" / "runs.csv")) == 4
+        assert self.read(tmp_path / "out" / "history" / "runs.csv")[0]["loss"] == "7.0"
+
+    def test_the_suffix_may_have_any_case(self, wb_ops: Command, tmp_path: Path):
+        code, _, err = wb_ops("export", "ann/trials", "--csv", "RUNS.CSV")
+        assert code == 0, err
+        assert len(self.read(tmp_path / "RUNS.CSV")) == 3
+
+    def test_metrics_are_chosen_for_histories_only(self, wb_ops: Command, tmp_path: Path):
+        code, _, err = wb_ops("export", "ann/trials", "--csv", "runs.csv", "--keys", "loss")
+        assert code == 64
+        assert "--keys" in err
+        assert "a name without .csv" in err
+        assert not list(tmp_path.iterdir())
+        assert wb_ops("export", "ann/trials", "--csv", "out", "--keys", "loss")[0] == 0
+        assert list(self.read(tmp_path / "out" / "history" / "r0.csv")[0]) == ["_step", "loss"]
+
+    def test_a_terminal_shows_how_far_the_histories_are(
+        self, wb_ops: Command, monkeypatch: pytest.MonkeyPatch
+    ):
+        assert "3/3" not in wb_ops("export", "ann/trials", "--csv", "out")[1]
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        out = wb_ops("export", "ann/trials", "--csv", "out")[1]
+        assert "histories" in out
+        assert "3/3" in out
 
     def test_a_history_is_redacted_too(self, wb_ops: Command, server: DevServer, tmp_path: Path):
         history = [{"_step": 0, "note": f"use {SECRET}", "deep": {"said": [SECRET]}, "loss": 1.0}]
         server.seed_run("ann", "trials", "told", history=history)
         code, _, err = wb_ops("export", "ann/trials", "--csv", "out", "--redact-secrets")
         assert code == 0, err
-        text = (tmp_path / "out" / "told.csv").read_text()
+        text = (tmp_path / "out" / "history" / "told.csv").read_text()
         assert SECRET not in text
         assert "[redacted]" in text
 

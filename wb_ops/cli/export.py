@@ -50,7 +50,8 @@ def export() -> None:
 @click.option(
     "--csv",
     type=click.Path(path_type=Path),
-    help="Instead: runs (name, config, summary) into a .csv file, or with histories into a folder.",
+    help="Instead: runs (name, config, summary) into a .csv file, or with histories into a folder "
+    "(runs.csv, history/RUN_ID.csv).",
 )
 @click.option("--dataset", help="Schema to write; by default named after the project.")
 @click.option(

@@ -14,7 +14,9 @@ from uuid import uuid4
 
 import click
 import pyarrow as pa
+from rich.console import Console
 
+from wb_ops.cli.progress import progress_bar
 from wb_ops.client.api import Api
 from wb_ops.client.runs import Runs
 from wb_ops.errors import InvalidRequest, WarehouseRefused
@@ -28,31 +30,45 @@ T = TypeVar("T")
 def write_csv(request: ExportRequest, api: Api, target: Path) -> None:
     """Write `target`, a .csv file of runs: name, config without `_` keys, summary.
 
-    Any other name is a folder: `runs.csv`, and each run's whole history in `RUN_ID.csv`.
+    Any other name is a folder: `runs.csv`, and each run's whole history in `history/RUN_ID.csv`.
     Config and summary are JSON. Source: the guide "Export data" in W&B's documentation.
 
     Raises:
-        InvalidRequest: the target is a folder that ends in .csv (retry: never).
+        InvalidRequest: the target is a folder that ends in .csv, or keys are given for a file,
+            which has no metrics (retry: never).
         WarehouseRefused: it cannot be written (retry: never).
     """
-    if target.suffix == ".csv" and target.is_dir():
+    is_file = target.suffix.lower() == ".csv"
+    if is_file and target.is_dir():
         raise InvalidRequest(f"--csv {target} is a folder: give a file, or a name without .csv.")
+    if is_file and request.keys:
+        raise InvalidRequest(
+            f"--keys cannot stand beside --csv {target}, which has no metrics: leave it out, or "
+            "give --csv a name without .csv, a folder with the histories."
+        )
     runs = api.runs(str(request.owner), whole_filters(request) or None, per_page=1000)
     try:
-        if target.suffix == ".csv":
-            count = _replace(target, partial(_write_runs, request, runs))
-        else:
-            target.mkdir(parents=True, exist_ok=True)
-            count = _replace(target / "runs.csv", partial(_write_runs, request, runs))
-            for run in runs:
-                table = run.history_table(keys=request.keys)
-                if request.redact_secrets:
-                    table = _without_secrets(table)
-                write = partial(table.to_pandas().to_csv, index=False)
-                _replace(target / f"{run.id}.csv", write)
+        if not is_file:
+            # A folder of their own: a run's id may be "runs".
+            (target / "history").mkdir(parents=True, exist_ok=True)
+        table = target if is_file else target / "runs.csv"
+        count = _replace(table, partial(_write_runs, request, runs))
+        if not is_file:
+            _write_histories(request, runs, count, target / "history")
     except OSError as exc:
         raise WarehouseRefused(f"--csv {target} cannot be written: {exc}.", exc) from exc
     click.echo(f"{count} runs written to {target}")
+
+
+def _write_histories(request: ExportRequest, runs: Runs, count: int, folder: Path) -> None:
+    with progress_bar(Console(), "histories") as advance:
+        for done, run in enumerate(runs, start=1):
+            table = run.history_table(keys=request.keys)
+            if request.redact_secrets:
+                table = _without_secrets(table)
+            write = partial(table.to_pandas().to_csv, index=False)
+            _replace(folder / f"{run.id}.csv", write)
+            advance(done, count, f"{table.num_rows:,} rows in {run.id}")
 
 
 def _replace(path: Path, write: Callable[[Path], T]) -> T:

@@ -22,11 +22,12 @@ Advance = Callable[[int, int, str], None]
 
 @contextmanager
 def progress_bar(console: Console, what: str) -> Iterator[Advance]:
-    """Show how many of `what` are done, for as long as the block runs."""
+    """Show how many of `what` are done, for as long as the block runs, if this is a terminal."""
     columns = (
         SpinnerColumn(), TextColumn(what), MofNCompleteColumn(), BarColumn(),
         TextColumn("{task.fields[note]}"), TimeElapsedColumn(), TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True) as bar:
+    is_log = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=is_log) as bar:
         task = bar.add_task(what, total=None, note="")
         yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
