@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -214,13 +215,54 @@ class TestStatus:
         assert status["last_load"]["status"] == "complete"
         assert status["lag_s"] >= 0
 
-    def test_a_lake_tells_the_same(self, wb_ops: Command, tmp_path: Path):
-        lake = ("--to", f"parquet:///{tmp_path / 'lake'}")
-        wb_ops("export", "ann/trials", *lake)
-        code, out, err = wb_ops("export", "status", "ann/trials", *lake, "--json")
-        assert code == 0, err
-        status: dict[str, Any] = json.loads(out)
-        assert (status["projects"], status["runs"]) == (["ann/trials"], 3)
+    @pytest.mark.parametrize("kind", ["parquet", "delta", "postgresql"])
+    def test_every_warehouse_tells_the_same(
+        self, wb_ops: Command, tmp_path: Path, kind: str, request: pytest.FixtureRequest
+    ):
+        url = f"{kind}:///{tmp_path / 'lake'}"
+        if kind == "postgresql":
+            url = request.getfixturevalue("new_database")()
+        wb_ops("export", "ann/trials", "--to", url)
+        for path in ([], ["ann/trials"]):
+            code, out, err = wb_ops("export", "status", *path, "--to", url, "--json")
+            assert code == 0, err
+            status: dict[str, Any] = json.loads(out)
+            assert (status["projects"], status["runs"]) == (["ann/trials"], 3)
+            assert status["histories"] == {"complete": 2, "growing": 1}
+            assert status["checked_at"] == status["scopes"][0]["checked_at"]
+            assert status["lag_s"] >= 0
+        code, out, err = wb_ops("export", "status", "--to", url)
+        assert "runs, history: listed " in out, err
+
+    def test_a_part_that_was_listed_does_not_hide_that_the_whole_was_not(self, wb_ops: Command):
+        wb_ops("export", "ann/trials", *TO)
+        wb_ops("export", "ann/trials", *TO, "--filters", '{"state": "finished"}')
+        status = json.loads(wb_ops("export", "status", *TO, "--json")[1])
+        whole, part = status["scopes"]
+        assert (whole["tables"], part["tables"]) == (["runs", "history"], None)
+        assert whole["checked_at"] < part["checked_at"]
+        assert status["checked_at"] == whole["checked_at"]
+        out = wb_ops("export", "status", *TO)[1]
+        assert "runs, history: listed " in out
+        assert f"some runs, metrics or states ({part['scope']}): listed " in out
+
+    def test_the_table_that_is_furthest_behind_counts(self, wb_ops: Command):
+        wb_ops("export", "ann/trials", *TO)
+        wb_ops("export", "ann/trials", *TO, "--tables", "runs")
+        status = json.loads(wb_ops("export", "status", *TO, "--json")[1])
+        listed = {tuple(one["tables"]): one["checked_at"] for one in status["scopes"]}
+        assert listed["runs",] > listed["runs", "history"] == status["checked_at"]
+        wb_ops("export", "ann/trials", *TO, "--tables", "runs,history,system_metrics")
+        status = json.loads(wb_ops("export", "status", *TO, "--json")[1])
+        assert status["checked_at"] == max(one["checked_at"] for one in status["scopes"])
+
+    def test_windows_alone_are_no_listing_and_have_their_last_load(self, wb_ops: Command):
+        wb_ops("export", "ann/trials", *TO, "--since", "2020-01-01")
+        status = json.loads(wb_ops("export", "status", *TO, "--json")[1])
+        assert (status["lag_s"], status["scopes"][0]["lag_s"]) == (None, None)
+        assert status["scopes"][0]["loaded_at"] == status["last_load"]["finished_at"]
+        out = wb_ops("export", "status", *TO)[1]
+        assert re.search(r"runs, history: only windows or single runs, the last \d+ s ago", out)
 
     def test_a_warehouse_that_is_not_there_is_named(self, wb_ops: Command):
         code, _, err = wb_ops("export", "status", "ann/trials", *TO)

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from itertools import chain, combinations, product
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from wb_ops.cli.options import project_of
 from wb_ops.errors import InvalidRequest
+from wb_ops.export import ExportRequest
+from wb_ops.export.request import TABLE_NAMES
 from wb_ops.warehouse import Warehouse, chosen_dataset
 
 MAX_INCOMPLETE = 20
@@ -48,12 +53,15 @@ def show_status(
 def dataset_status(warehouse: Warehouse, dataset: str, now: datetime) -> Status:
     """What one dataset holds, how old it is, and which runs are not complete.
 
-    `lag_s` is the time since the last listing: what W&B got since is not there.
+    `lag_s` is the time since the listing at `checked_at`: what W&B got since is not there. Where
+    the whole project is listed, it is that of the table that is furthest behind, else that of the
+    part that is. `scopes` has each of them: one per choice of runs, metrics and tables.
     """
     tables = warehouse.read_tables(dataset, _RECORDS)
     state, loads, receipts = (tables[name].to_pylist() for name in _RECORDS)
     histories = [one for one in receipts if one["table_name"] == "history"]
-    checked = max((row["updated_at"] for row in state if row["updated_at"]), default=None)
+    scopes = _scopes(state, loads, now)
+    checked = _checked_at(scopes)
     last = max(loads, key=lambda load: load["started_at"], default=None)
     bad = [one for one in receipts if one["status"] in ("failed", "unexplained")]
     return {
@@ -65,14 +73,70 @@ def dataset_status(warehouse: Warehouse, dataset: str, now: datetime) -> Status:
         ),
         "history_rows": sum(one["distinct_steps"] or 0 for one in histories),
         "histories": dict(sorted(Counter(one["status"] for one in histories).items())),
-        "watermark": max((row["watermark"] for row in state if row["watermark"]), default=None),
+        "scopes": scopes,
         "checked_at": checked,
-        "lag_s": None if checked is None else round((now - checked).total_seconds(), 1),
+        "lag_s": _seconds_since(checked, now),
         "last_load": last and {name: last[name] for name in ("load_id", "status", "finished_at")},
         "incomplete": [
             {name: one[name] for name in ("run_id", "table_name", "status", "note")} for one in bad
         ],
     }
+
+
+def _scopes(
+    state: Sequence[dict[str, Any]], loads: Sequence[dict[str, Any]], now: datetime
+) -> list[Status]:
+    """Each scope's marks and last load; those of the whole project first."""
+    ended: dict[str, datetime] = {}
+    for load in loads:
+        if load["status"] in ("complete", "incomplete"):
+            scope, finished_at = load["scope"], load["finished_at"]
+            ended[scope] = max(ended.get(scope, finished_at), finished_at)
+    whole = _whole_scopes()
+    scopes = [
+        {
+            "scope": row["scope"],
+            "tables": whole.get(row["scope"]),
+            "watermark": row["watermark"],
+            "reconciled_at": row["reconciled_at"],
+            "checked_at": row["updated_at"],
+            "lag_s": _seconds_since(row["updated_at"], now),
+            "loaded_at": ended.get(row["scope"]),
+        }
+        for row in state
+        # Without a scope is the row that a backfill made.
+        if row["scope"]
+    ]
+    return sorted(scopes, key=lambda one: (one["tables"] is None, one["scope"]))
+
+
+def _whole_scopes() -> dict[str, list[str]]:
+    """The scopes of a whole project, with all runs and metrics -> the tables that each writes."""
+    chosen = chain.from_iterable(combinations(TABLE_NAMES, size) for size in range(4))
+    scopes = {}
+    for tables, redacts in product(chosen, (False, True)):
+        request = ExportRequest("any", "any", tables=tables, redact_secrets=redacts)
+        scopes[request.scope] = [name for name in TABLE_NAMES if name in ("runs", *tables)]
+    return scopes
+
+
+def _checked_at(scopes: Sequence[Status]) -> datetime | None:
+    """The listing up to which all that is held was looked at; None without any."""
+    whole: dict[str, datetime] = {}
+    parts: list[datetime] = []
+    for one in scopes:
+        listed_at = one["checked_at"]
+        if listed_at is None:
+            continue
+        if one["tables"] is None:
+            parts.append(listed_at)
+        for name in one["tables"] or ():
+            whole[name] = max(whole.get(name, listed_at), listed_at)
+    return min(whole.values() or parts, default=None)
+
+
+def _seconds_since(moment: datetime | None, now: datetime) -> float | None:
+    return None if moment is None else round((now - moment).total_seconds(), 1)
 
 
 def _datasets(warehouse: Warehouse) -> list[str]:
@@ -84,20 +148,34 @@ def _datasets(warehouse: Warehouse) -> list[str]:
 
 
 def _print(status: Status) -> None:
+    now = datetime.now(UTC)
     histories = ", ".join(f"{count} {name}" for name, count in status["histories"].items())
     gone = f" ({status['deleted']} deleted)" if status["deleted"] else ""
-    lag = "never listed" if status["lag_s"] is None else f"listed {_ago(status['lag_s'])} ago"
     last = status["last_load"]
-    load = f"{last['load_id']} {last['status']}" if last else "none"
+    load = f"{last['load_id']} {last['status']}{_ago(last['finished_at'], now)}" if last else "none"
     click.echo(
         f"{status['dataset']}: {', '.join(status['projects'])}\n"
         f"  {status['runs']} runs{gone}, {status['history_rows']:,} history rows\n"
         f"  histories: {histories or 'none'}\n"
-        f"  {lag}, watermark {status['watermark'] or 'none'}\n"
         f"  last load: {load}"
     )
+    for scope in status["scopes"]:
+        click.echo(f"  {_scope_line(scope, now)}")
     if status["incomplete"]:
         Console().print(_incomplete(status["incomplete"]))
+
+
+def _scope_line(scope: Status, now: datetime) -> str:
+    tables = scope["tables"]
+    name = ", ".join(tables) if tables else f"some runs, metrics or states ({scope['scope']})"
+    if scope["checked_at"] is None:
+        last = _ago(scope["loaded_at"], now)
+        return f"{name}: only windows or single runs, {f'the last{last}' if last else 'unfinished'}"
+    compared = _ago(scope["reconciled_at"], now) or " never"
+    return (
+        f"{name}: listed{_ago(scope['checked_at'], now)}, compared as a whole{compared}, "
+        f"watermark {scope['watermark'] or 'none'}"
+    )
 
 
 def _incomplete(rows: list[dict[str, Any]]) -> Table:
@@ -105,14 +183,19 @@ def _incomplete(rows: list[dict[str, Any]]) -> Table:
     for name in ("run", "table", "status", "note"):
         table.add_column(name)
     for row in rows[:MAX_INCOMPLETE]:
-        table.add_row(*(str(value or "") for value in row.values()))
+        # Texts of others are no markup.
+        table.add_row(*(escape(str(value or "")) for value in row.values()))
     if len(rows) > MAX_INCOMPLETE:
         table.caption = f"and {len(rows) - MAX_INCOMPLETE} more, in _wb_receipts"
     return table
 
 
-def _ago(seconds: float) -> str:
+def _ago(moment: datetime | None, now: datetime) -> str:
+    """How long ago, in words; nothing where it has not been."""
+    if moment is None:
+        return ""
+    seconds = (now - moment).total_seconds()
     for size, unit in ((86400, "days"), (3600, "h"), (60, "min")):
         if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds:.0f} s"
+            return f" {seconds / size:.0f} {unit} ago"
+    return f" {seconds:.0f} s ago"
