@@ -20,6 +20,7 @@ from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 Command = Callable[..., tuple[int, str, str]]
 SECRET = "hf_" + "aB" * 17
 TO = ("--to", "duckdb:///w.duckdb")
+LIMIT = {"RateLimit-Remaining": "300", "RateLimit-Reset": "600"}
 
 
 @pytest.fixture
@@ -76,6 +77,26 @@ def test_suspects_are_named_and_can_be_redacted(wb_ops: Command, tmp_path: Path)
     wb_ops("export", "ann/trials", *TO, "--redact-secrets")
     held = connect(f"duckdb:///{tmp_path / 'w.duckdb'}").query("select * from runs", "ann__trials")
     assert SECRET not in str(held.to_pylist())
+
+
+def test_the_json_of_a_plan_has_what_its_text_has(wb_ops: Command, server: DevServer):
+    server.faults.add(Fault(Matcher(operation="Runs"), Responder(headers=LIMIT), times=None))
+    tables = "runs,history,system_metrics"
+    _, out, _ = wb_ops("export", "ann/trials", *TO, "--tables", tables, "--dry-run", "--json")
+    plan = json.loads(out)["plan"]
+    assert (plan["hidden"], plan["broken"], plan["continued"]) == (0, [], 0)
+    assert (plan["histories"], plan["system_metrics"], plan["history_rows"]) == (3, 3, 15)
+    assert (plan["limit_left"], 0 < plan["limit_reset_s"] <= 600) == (0.3, True)
+
+
+def test_a_terminal_shows_what_is_left_of_the_limit(
+    wb_ops: Command, server: DevServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "200")
+    server.faults.add(Fault(Matcher(operation="Runs"), Responder(headers=LIMIT), times=None))
+    _, out, _ = wb_ops("export", "ann/trials", *TO)
+    assert "W&B's limit: 30 % left" in out
 
 
 class TestIncomplete:

@@ -34,7 +34,9 @@ from wb_ops import (
     ServerUnavailable,
 )
 from wb_ops.client.failures import mapped
-from wb_ops.client.pacing import asked_wait_s
+from wb_ops.client.pacing import Quota, RequestBudget, asked_wait_s
+from wb_ops.client.source import RunSource
+from wb_ops.client.transport import Transport
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.settings import Settings
 
@@ -85,6 +87,38 @@ def test_a_spent_budget_holds_the_next_request_back(server: DevServer, impatient
     assert listing(impatient) == listing(impatient) == ["r1"]
     first, second = [one.time for one in server.requests]
     assert second - first >= 0.5
+
+
+def test_what_is_left_of_a_limit_is_known_until_it_is_renewed():
+    now = [0.0]
+    budget = RequestBudget(lambda: now[0])
+    assert budget.quota is None
+    budget.observe(200, {"RateLimit-Remaining": "250", "RateLimit-Reset": "9"})
+    budget.observe(200, {})
+    now[0] = 4.0
+    assert budget.quota == Quota(0.25, 5.0)
+    budget.observe(
+        200, {"RateLimit-Remaining": "5", "RateLimit-Limit": "50", "RateLimit-Reset": "2"}
+    )
+    assert budget.quota == Quota(0.1, 2.0)
+    now[0] = 6.0
+    assert budget.quota is None
+
+
+def test_the_time_of_requests_holds_no_wait(server: DevServer):
+    """By a clock that stands still but for sleeps."""
+    server.seed_run("ann", "trials", "r1")
+    now = [0.0]
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    settings = Settings(api_key=server.api_key, base_url=server.url)
+    transport = Transport(settings, sleep, lambda: now[0])
+    server.faults.add(Fault(RUNS, Responder.rate_limited(1)))
+    nodes = RunSource(transport, "ann", "trials").iter_nodes(None)
+    assert [node["name"] for node in nodes] == ["r1"]
+    assert (transport.traffic.waited_s, transport.traffic.busy_s) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -38,9 +38,16 @@ class Output:
             "to_write": plan.totals.runs,
             "reasons": plan.totals.reasons,
             "deleted": len(plan.deleted),
+            "hidden": plan.hidden,
+            "broken": plan.broken,
+            "histories": plan.totals.histories,
+            "continued": plan.totals.tails,
             "history_rows": plan.history_rows,
+            "system_metrics": plan.totals.systems,
             "requests": plan.requests,
             "minutes": round(plan.minutes, 2),
+            "limit_left": plan.limit_left,
+            "limit_reset_s": plan.limit_reset_s,
         }
         click.echo(json.dumps({"plan": summary}))
 
@@ -60,6 +67,8 @@ class Output:
                 )
                 if (wait_s := budget.wait_s) > 0:
                     speed += f"  W&B's limit: {wait_s:.0f} s"
+                elif (quota := budget.quota) is not None:
+                    speed += f"  W&B's limit: {100 * quota.left:.3g} % left"
                 advance(now.runs_done, now.runs_total, speed)
 
             yield on_progress

@@ -8,12 +8,23 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
 from wb_ops.errors import RateLimited
 
 MAX_WAIT_S = 30 * 24 * 3600.0
+FULL_QUOTA = 1000.0
+
+
+@dataclass(frozen=True, slots=True)
+class Quota:
+    """What the server has said of its limit: the part of it that is left, 0 to 1, and the seconds
+    after which all of it is there again."""
+
+    left: float
+    reset_s: float
 
 
 class RequestBudget:
@@ -27,14 +38,19 @@ class RequestBudget:
         self._clock = clock
         self._lock = threading.Lock()
         self._not_before = 0.0
+        self._quota: Quota | None = None
+        self._renewed_at = 0.0
         self._place = threading.Condition()
         self._in_flight = 0
 
     def observe(self, status: int, headers: Mapping[str, str]) -> None:
-        """Note what an answer says about the time of the next request."""
-        if (wait_s := asked_wait_s(status, headers)) is not None:
-            with self._lock:
+        """Note what an answer says about the time of the next request, and of what is left."""
+        wait_s, quota = asked_wait_s(status, headers), told_quota(headers)
+        with self._lock:
+            if wait_s is not None:
                 self._not_before = max(self._not_before, self._clock() + wait_s)
+            if quota is not None:
+                self._quota, self._renewed_at = quota, self._clock() + quota.reset_s
 
     @property
     def is_open(self) -> bool:
@@ -65,6 +81,13 @@ class RequestBudget:
     def wait_s(self) -> float:
         """Seconds until a request may be sent; 0 where one may be sent now."""
         return max(0.0, self._wait_s())
+
+    @property
+    def quota(self) -> Quota | None:
+        """What the last answer that spoke of the limit said of it; None where that is over."""
+        with self._lock:
+            reset_s = self._renewed_at - self._clock()
+            return Quota(self._quota.left, reset_s) if self._quota and reset_s > 0 else None
 
     @contextmanager
     def slot(self, max_in_flight: int) -> Iterator[None]:
@@ -120,6 +143,16 @@ def asked_wait_s(status: int, headers: Mapping[str, str]) -> float | None:
     if status == 429 or (remaining is not None and remaining <= 0):
         return _sane(_number(headers.get("RateLimit-Reset")))
     return None
+
+
+def told_quota(headers: Mapping[str, str]) -> Quota | None:
+    """What an answer says of the limit, or None; its counts are scaled, to 1,000 at most."""
+    remaining = _number(headers.get("RateLimit-Remaining"))
+    reset_s = _sane(_number(headers.get("RateLimit-Reset")))
+    if remaining is None or reset_s is None:
+        return None
+    limit = _number(headers.get("RateLimit-Limit")) or FULL_QUOTA
+    return Quota(min(1.0, remaining / limit), reset_s)
 
 
 def _sane(wait_s: float | None) -> float | None:

@@ -21,12 +21,7 @@ from wb_ops.client.responses import Response, check_download, read_graphql, read
 from wb_ops.client.retries import GivesUp, Retries
 from wb_ops.client.traffic import Traffic
 from wb_ops.client.wire import Wire
-from wb_ops.errors import (
-    Facts,
-    InvalidRequest,
-    MalformedResponse,
-    RateLimited,
-)
+from wb_ops.errors import Facts, InvalidRequest, MalformedResponse, RateLimited
 from wb_ops.settings import Settings
 
 MAX_REDIRECTS = 5
@@ -198,7 +193,8 @@ class Transport:
         url = absolute(self.settings.base_url, url, facts)
         for _ in range(MAX_REDIRECTS):
             budget = self._budget_of(url)
-            with self._turn(budget, facts, max_wait_s), mapped(facts, is_write=is_write):
+            turn = self._turn(budget, facts, max_wait_s)
+            with turn, self._timed(), mapped(facts, is_write=is_write):
                 response = self._wire.request(
                     method, url, json=body, form=form, sink=sink, headers=headers
                 )
@@ -226,6 +222,14 @@ class Transport:
                 if budget.is_open:
                     yield
                     return
+
+    @contextmanager
+    def _timed(self) -> Iterator[None]:
+        began = self._clock()
+        try:
+            yield
+        finally:
+            self.traffic.add(busy_s=self._clock() - began)
 
     def _wait_for(self, budget: RequestBudget, facts: Facts, max_wait_s: float) -> None:
         try:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from wb_ops.client.pacing import Quota
 from wb_ops.export.decide import PlannedRun
 from wb_ops.export.folder import Folder, open_folder
 from wb_ops.export.parts import Listed, read_listed, read_planned, write_part
@@ -105,6 +106,7 @@ class Draft:
         broken: tuple[str, ...],
         seconds_per_request: float,
         wait_s: float,
+        quota: Quota | None,
     ) -> ExportPlan:
         """Close the plan; what is on disk is complete from here on."""
         plan = ExportPlan(
@@ -122,6 +124,8 @@ class Draft:
             totals=self._totals,
             seconds_per_request=seconds_per_request,
             wait_s=wait_s,
+            limit_left=None if quota is None else quota.left,
+            limit_reset_s=None if quota is None else quota.reset_s,
             uri=None if self.folder is None else self.folder.uri,
             in_memory=None if self.folder is not None else tuple(self._runs),
         )

@@ -5,7 +5,6 @@ Writes nothing into the warehouse.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
@@ -29,7 +28,8 @@ def plan_export(
 ) -> ExportPlan:
     """Compare the server's listing with what the warehouse holds.
 
-    Costs one request for 1,000 listed runs, and one for 200 runs that must be looked at again.
+    Costs one request for 1,000 listed runs, one for 200 runs that must be looked at again, and,
+    where it is incremental, one that finds out whether the server filters on `updatedAt`.
 
     Args:
         request: what to export.
@@ -42,8 +42,8 @@ def plan_export(
         CommError: by the table in `errors`; NotFound for a missing project (retry: never).
         WarehouseError: the warehouse would refuse the export, or cannot be read.
     """
-    began = time.monotonic()
-    sent = api.transport.traffic.requests
+    traffic, budget = api.transport.traffic, api.transport.budget
+    sent, busy_s = traffic.requests, traffic.busy_s
     state = read_state(request, warehouse)
     now = datetime.now(UTC)
     mode = _mode(request, state.marks, now)
@@ -66,13 +66,13 @@ def plan_export(
     draft.add(list(_decided(request, iter(again), state, draft)), 0)
     present = {*draft.seen, *broken}
     deleted = find_deleted(request, source, warehouse, state, draft.mode, present, note)
-    asked = max(1, api.transport.traffic.requests - sent)
     return draft.finish(
         deleted=deleted,
         hidden=max(0, draft.count - listed),
         broken=tuple(broken),
-        seconds_per_request=(time.monotonic() - began) / asked,
-        wait_s=api.transport.budget.wait_s,
+        seconds_per_request=(traffic.busy_s - busy_s) / max(1, traffic.requests - sent),
+        wait_s=budget.wait_s,
+        quota=budget.quota,
     )
 
 

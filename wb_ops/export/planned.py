@@ -57,8 +57,10 @@ class ExportPlan:
 
     Executing the same plan twice gives the same tables. `hidden` is how many more runs the server
     counts than it listed: runs that came or went meanwhile, or that this key may not see;
-    `broken` are those of them that the server could not give. `uri`
-    is where it is stored; a plan without one lives in memory until `save`.
+    `broken` are those of them that the server could not give. `limit_left` is the part of W&B's
+    request limit that was left after planning, 0 to 1, and `limit_reset_s` the seconds after which
+    all of it was there again; None where W&B did not say. `uri` is where it is stored; a plan
+    without one lives in memory until `save`.
     """
 
     request: ExportRequest
@@ -75,6 +77,8 @@ class ExportPlan:
     totals: Totals
     seconds_per_request: float = 0.0
     wait_s: float = 0.0
+    limit_left: float | None = None
+    limit_reset_s: float | None = None
     uri: str | None = None
     in_memory: tuple[PlannedRun, ...] | None = field(default=None, repr=False)
 
@@ -115,7 +119,11 @@ class ExportPlan:
     @property
     def minutes(self) -> float:
         """About how long the execution takes: requests as quick as those of the plan were, so
-        many at a time, after the wait that W&B's request limit asks for now."""
+        many at a time, after the wait that W&B's request limit asks for now.
+
+        Only a limit that is spent counts. How much of it a request takes W&B does not say, so one
+        that will be spent on the way makes it longer: look at `limit_left`.
+        """
         busy_s = self.requests * self.seconds_per_request / self.request.max_workers
         return (self.wait_s + busy_s) / 60
 
@@ -160,7 +168,14 @@ class ExportPlan:
             f"{totals.runs} to write ({why or 'none'}), "
             f"{totals.histories} histories{tails} with {totals.history_rows:,} rows{systems}, "
             f"about {self.requests} requests, {self.minutes:.1f} min at the current limit"
+            f"{self._limit}"
         )
+
+    @property
+    def _limit(self) -> str:
+        if self.limit_left is None or self.limit_reset_s is None:
+            return ""
+        return f" ({100 * self.limit_left:.3g} % of it left for {self.limit_reset_s:.0f} s)"
 
 
 def load_plan(plan_uri: str) -> ExportPlan:
@@ -213,6 +228,8 @@ def write_plan(plan: ExportPlan, folder: Folder) -> None:
         "totals": asdict(plan.totals),
         "seconds_per_request": plan.seconds_per_request,
         "wait_s": plan.wait_s,
+        "limit_left": plan.limit_left,
+        "limit_reset_s": plan.limit_reset_s,
     }
     folder.write(PLAN, json.dumps(values, indent=1).encode())
 
