@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
@@ -135,6 +138,56 @@ def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
     (tmp_path / "x.duckdb").write_text("hello, this is not a database" * 500)
     with pytest.raises(WarehouseRefused):
         connect(f"duckdb:///{tmp_path}/x.duckdb").check(DATASET, OWNER)
+
+
+@pytest.fixture
+def protect() -> Iterator[Callable[[Path], None]]:
+    """Nobody may write the place from then on, not even root: we become somebody else."""
+    uid = os.getuid()
+
+    def call(path: Path) -> None:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+        if uid == 0:
+            os.setresuid(65534, 65534, 0)
+
+    yield call
+    if uid == 0:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Not below pytest's own folder, into which root alone can look."""
+    with tempfile.TemporaryDirectory(prefix="wb_ops-duckdb-") as place:
+        Path(place).chmod(0o777)
+        yield Path(place)
+
+
+def test_what_may_not_be_written_names_the_remedy(
+    open_folder: Path, protect: Callable[[Path], None]
+):
+    path = open_folder / "x.duckdb"
+    duckdb.connect(str(path)).close()
+    protect(path)
+    with pytest.raises(WarehouseRefused, match=r"x.duckdb.*Permission denied.*write there, or"):
+        connect(f"duckdb:///{path}").check(DATASET, OWNER)
+
+
+def test_a_folder_that_takes_no_file_names_the_remedy(
+    open_folder: Path, protect: Callable[[Path], None]
+):
+    protect(open_folder)
+    with pytest.raises(WarehouseRefused, match=r"is read-only, .* or choose another place"):
+        connect(f"duckdb:///{open_folder / 'x.duckdb'}").check(DATASET, OWNER)
+
+
+def test_too_little_memory_names_its_option(warehouse: Warehouse, tmp_path: Path):
+    warehouse.commit(batch(tmp_path, {"loss": [1.0]}))
+    with pytest.raises(WarehouseRefused, match=r"more than 20MB: put \?memory_limit=") as caught:
+        connect(f"{warehouse.url}?memory_limit=20MB").query(
+            "select list(i) from range(30000000) t(i)"
+        )
+    assert "SET threads" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

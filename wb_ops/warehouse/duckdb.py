@@ -35,6 +35,7 @@ MAX_HISTORY_COLUMNS = 1000
 MAX_FLAT_COLUMNS = 500
 # DuckDB takes 80 % of the machine by itself; past this it spills into FILE.tmp beside the file.
 MEMORY_LIMIT = "1GB"
+GIVE_RIGHTS = "Let this user write there, or choose another place."
 
 
 class DuckDBWarehouse(Warehouse):
@@ -76,7 +77,10 @@ class DuckDBWarehouse(Warehouse):
                 path=self.url,
             )
         if not os.access(folder, os.W_OK):
-            raise WarehouseRefused(f"{folder} is read-only: no file can be made there.")
+            raise WarehouseRefused(
+                f"{folder} is read-only, and no file can be made there. {GIVE_RIGHTS}",
+                path=self.url,
+            )
         self._refuse_ambiguous(dataset)
         if not self._path.exists():
             return self.read_tables(dataset, names)
@@ -210,7 +214,20 @@ class DuckDBWarehouse(Warehouse):
             for words in ("read-only", "permission", "not a valid", "cannot open")
         ):
             return WarehouseUnavailable(f"{self.url}: {text}", exc, path=self.url)
-        return WarehouseRefused(f"{self.url}: {text}", exc, path=self.url)
+        return WarehouseRefused(f"{self.url}: {self._with_remedy(exc)}", exc, path=self.url)
+
+    def _with_remedy(self, exc: duckdb.Error) -> str:
+        text = str(exc)
+        if isinstance(exc, duckdb.OutOfMemoryException) and "temp_directory" not in text:
+            # Its own advice is about statements that nobody here can give.
+            return (
+                f"{text.splitlines()[0]}. Give DuckDB more than {self._memory_limit}: put "
+                "?memory_limit=4GB behind the URL."
+            )
+        may_not = ("permission denied", "read-only file system")
+        if isinstance(exc, duckdb.IOException) and any(words in text.lower() for words in may_not):
+            return f"{text}. {GIVE_RIGHTS}"
+        return text
 
     def _busy(self, exc: Exception | None) -> WarehouseBusy:
         return WarehouseBusy(
