@@ -119,6 +119,18 @@ class TestIncomplete:
         assert report["report"]["statuses"] == {"complete": 1, "failed": 1, "growing": 1}
 
 
+def test_texts_of_others_are_no_markup(
+    wb_ops: Command, server: DevServer, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "300")
+    server.seed_run("ann", "trials", "torn", history=[{"_step": 0, "loss": 1.0}])
+    gone = Responder(status=200, body='{"errors": [{"message": "no [/shard] of [blue] here"}]}')
+    server.faults.add(Fault(Matcher(operation="RunParquetHistory"), gone, times=None))
+    for arguments in (("ann/trials",), ("status",)):
+        _, out, err = wb_ops("export", *arguments, *TO)
+        assert "no [/shard] of [blue] here" in out, (out, err)
+
+
 class TestCsv:
     def read(self, path: Path) -> list[dict[str, str]]:
         with path.open(newline="") as file:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from wb_ops.cli.progress import progress_bar
@@ -95,7 +96,9 @@ def _receipts(report: ExportReport) -> Table:
     for one in ordered[:MAX_RECEIPTS]:
         cells = (one.rows_read, one.server_rows, one.first_step, one.last_step)
         numbers = ("" if cell is None else f"{cell:,}" for cell in cells)
-        table.add_row(one.run_id, one.status, *numbers, one.note or one.source or "")
+        # Texts of others are no markup: a "[" of theirs must stay one.
+        why = escape(one.note or one.source or "")
+        table.add_row(escape(one.run_id), one.status, *numbers, why)
     if len(ordered) > MAX_RECEIPTS:
         table.caption = f"and {len(ordered) - MAX_RECEIPTS} more, in _wb_receipts"
     return table
