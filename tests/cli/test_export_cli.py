@@ -118,6 +118,19 @@ class TestIncomplete:
         assert plan["plan"]["to_write"] == 3
         assert report["report"]["statuses"] == {"complete": 1, "failed": 1, "growing": 1}
 
+    def test_what_gives_the_same_twice_is_said_to_wait_for_the_reconcile(
+        self, wb_ops: Command, server: DevServer
+    ):
+        wb_ops("export", "ann/trials", *TO)
+        server.seed_run("ann", "trials", "odd", history=[{"_step": 0}, {"_step": 1}], parquet="off")
+        one_row = {"data": {"project": {"run": {"history": ['{"_step": 0, "loss": 1.0}']}}}}
+        page = Matcher(operation="HistoryPage")
+        server.faults.add(Fault(page, Responder(status=200, body=json.dumps(one_row)), times=None))
+        first, second, third = (wb_ops("export", "ann/trials", *TO)[1] for _ in range(3))
+        assert first.endswith("1 receipts do not add up: their runs are read again next time\n")
+        assert second.endswith("read again next time, 1 of them by the next reconcile\n")
+        assert "0 to write" in third
+
 
 def test_texts_of_others_are_no_markup(
     wb_ops: Command, server: DevServer, monkeypatch: pytest.MonkeyPatch
@@ -230,7 +243,7 @@ class TestStatus:
     def test_it_tells_what_is_held_without_asking_wandb(self, wb_ops: Command, server: DevServer):
         storage = Fault(Matcher(origin="storage", nth=1), Responder.truncated(50))
         server.faults.add(storage)
-        wb_ops("export", "ann/trials", *TO)
+        assert wb_ops("export", "ann/trials", *TO)[0] == 0, "incomplete runs are marked"
         server.requests.clear()
         code, out, _ = wb_ops("export", "status", *TO)
         assert code == 0

@@ -15,6 +15,7 @@ from rich.table import Table
 from wb_ops.cli.progress import progress_bar
 from wb_ops.client.pacing import RequestBudget
 from wb_ops.export import ExportPlan, ExportReport, Progress
+from wb_ops.export.decide import AS_BEFORE
 
 MAX_RECEIPTS = 20
 
@@ -83,8 +84,11 @@ class Output:
             self._console.print(_receipts(report))
         click.echo(str(report))
         if report.unsound:
+            same_twice = sum(one.note == AS_BEFORE for one in report.unsound)
+            later = f", {same_twice} of them by the next reconcile" if same_twice else ""
             click.echo(
-                f"{len(report.unsound)} receipts do not add up: their runs are read again next time"
+                f"{len(report.unsound)} receipts do not add up: their runs are read again next "
+                f"time{later}"
             )
 
 

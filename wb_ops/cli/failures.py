@@ -62,7 +62,7 @@ def run(command: click.Command, arguments: list[str]) -> int:
 
 
 def exit_code(error: WbOpsError) -> int:
-    """75 where a later try can help; else 77 no permission, 64 wrong usage, 73 not writable."""
+    """75 if a later try can help; else 77 no permission, 64 usage, 73 not writable, 70 other."""
     if error.advice.retryable:
         return EX_TEMPFAIL
     if isinstance(error, AuthenticationFailed | PermissionDenied):

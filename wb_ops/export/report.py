@@ -24,7 +24,7 @@ class Progress:
 
 @dataclass(slots=True)
 class ExportReport:
-    """What an export wrote, and the receipts of its histories.
+    """What an export wrote, the receipts of its histories, and what else is unsound.
 
     `requests` and `size_bytes` are with those of the shards, if there were any; `waited_s`, time
     spent waiting for W&B's request limit, and `seconds` are of this process. `changed` counts runs
@@ -62,7 +62,8 @@ class ExportReport:
 
     @property
     def statuses(self) -> dict[str, int]:
-        """How many histories have each status."""
+        """How many receipts have each status: those of histories, and those of `runs` and of
+        system metrics that are unsound."""
         return dict(sorted(Counter(receipt.status for receipt in self.receipts).items()))
 
     def __str__(self) -> str:

@@ -29,9 +29,9 @@ class ExportRequest:
     Attributes:
         entity, project: the W&B project.
         dataset: the warehouse schema; by default named by rule from entity and project.
-        mode: "incremental" asks for what may have changed since the watermark; "reconcile"
-            compares the whole listing and finds late edits and deletions; "full" reads every
-            history again.
+        mode: "incremental" asks for what may have changed since the watermark, by `updatedAt`
+            too where the server filters on it, which finds late edits; "reconcile" compares the
+            whole listing and finds all late edits and deletions; "full" reads every history again.
         filters: a MongoDB-style dict; it makes a scope with a watermark of its own.
         keys: metrics to export; rows that hold any of them. None: all.
         since, until: created time (UTC): a reconcile inside this window that moves no watermark.
