@@ -40,6 +40,7 @@ def messy() -> Iterator[DevServer]:
 # What both do to a run; the name says which of them did.
 EDITING = """
 def edit(run, index):
+    summary, config, tags = run.summary, run.config, run.tags
     if index % 2:
         run.summary.update({"new": index / 3, "big": 2**53 + 1, "deep": {"x": [1, 2.5], "y": None}})
     if index % 3 == 0:
@@ -55,6 +56,9 @@ def edit(run, index):
         run.notes, run.name = f"note {index}", f"name {index}"
     if index % 5 == 0:
         run.group, run.job_type, run.description = f"group {index}", "evaluate", "described"
+    run.update()
+    summary["held"], config["held"] = index, index
+    tags.append("held")
     run.update()
 def facts(run):
     return [dict(run.config), run.rawconfig, run.summary._json_dict, run.tags, run.notes, run.name,

@@ -31,6 +31,53 @@ def run(settings: Settings) -> Run:
     return Api(settings=settings).run("ann/trials/r1")
 
 
+class TestWhatAProgramHolds:
+    """Summary, config and tags that were taken from the run once, and the dicts in them."""
+
+    def test_is_written_after_an_update_too(self, api: Api, run: Run):
+        summary, config, tags = run.summary, run.config, run.tags
+        for step in ("first", "second", "third"):
+            summary[step] = config[step] = step
+            tags.append(step)
+            run.update()
+        now = api.run("ann/trials/r1")
+        steps = {"first": "first", "second": "second", "third": "third"}
+        assert dict(now.summary) == {"loss": 1, **steps}
+        assert now.config == {"lr": 1, **steps}
+        assert now.tags == ["a", "first", "second", "third"]
+
+    def test_is_written_deep_inside_too(self, api: Api, run: Run):
+        run.summary["deep"], run.config["deep"] = {"x": {"y": 1}}, {"x": {"y": 1}}
+        run.update()
+        for deep in (run.summary["deep"]["x"], run.config["deep"]["x"]):
+            for value in (2, 3):
+                deep["y"] = value
+                run.update()
+        now = api.run("ann/trials/r1")
+        assert (now.summary["deep"], now.config["deep"]) == ({"x": {"y": 3}}, {"x": {"y": 3}})
+
+    def test_shows_what_was_read_anew(self, server: DevServer, run: Run):
+        summary, config, tags = run.summary, run.config, run.tags
+        server.edit_run(
+            "ann", "trials", "r1", summary={"loss": 2}, config={"other": 2}, tags=["theirs"]
+        )
+        run.load(force=True)
+        assert (dict(summary), config, tags) == ({"loss": 2}, {"other": 2}, ["theirs"])
+
+    def test_and_has_assigned_gets_nothing_of_one_run_for_the_next(
+        self, server: DevServer, api: Api, run: Run
+    ):
+        server.seed_run("ann", "trials", "r2")
+        other = api.run("ann/trials/r2")
+        server.edit_run("ann", "trials", "r1", tags=["a", "theirs"])
+        shared = ["mine"]
+        for one in (run, other):
+            one.tags = shared
+            one.update()
+        assert run.tags == ["theirs", "mine"]
+        assert api.run("ann/trials/r2").tags == shared == ["mine"]
+
+
 class TestAWriteThatHadToWait:
     """What was read before the wait is old after it."""
 

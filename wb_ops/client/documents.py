@@ -43,9 +43,26 @@ def splice(text: str | None, changes: Mapping[str, str], removed: Collection[str
     return "{" + ", ".join(f"{json.dumps(k)}: {v}" for k, v in members.items()) + "}"
 
 
+def renew(held: dict[str, Any], read: Mapping[str, Any]) -> None:
+    """Bring a document to what was read, in place; a dict or list that is the same stays."""
+    kept = {
+        name: held[name] if name in held and _is_same(held[name], value) else value
+        for name, value in read.items()
+    }
+    held.clear()
+    held.update(kept)
+
+
 def dump_value(value: Any) -> str:
     """Return the JSON text of a value; special floats as W&B writes them (NaN, Infinity)."""
     return json.dumps(_plain(value))
+
+
+def _is_same(held: object, read: object) -> bool:
+    try:
+        return isinstance(held, dict | list) and json.dumps(held) == json.dumps(read)
+    except TypeError:  # what was written had another form
+        return False
 
 
 def _plain(value: Any) -> Any:

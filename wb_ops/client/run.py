@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from typing import Any
 
-from wb_ops.client.documents import dump_value
+from wb_ops.client.documents import dump_value, renew
 from wb_ops.client.files import FILES_PER_PAGE, File, Files, fetch_file
 from wb_ops.client.history import HistoryReader
 from wb_ops.client.operations import RUN_STATE
@@ -38,20 +38,36 @@ class Run(RunHistory):
 
     def __init__(self, source: RunSource, reader: HistoryReader, node: Node) -> None:
         super().__init__(source, reader, node)
+        self._made: dict[str, Any] = {}
+        self.tags: list[str] = []
         self._load(node)
 
     def _load(self, node: Node) -> None:
         self._node = node
-        self.__dict__.pop("config", None)
         summary = self.__dict__.get("summary")
         if summary is not None and not summary.has_changes:
-            del self.__dict__["summary"]
+            summary.take(node.get("summaryMetrics"))
+        if "config" in self.__dict__:
+            self._renew("config", self._read_config())
+        self._renew("tags", list(node.get("tags") or []))
         self.name: str | None = node.get("displayName")
-        self.tags: list[str] = list(node.get("tags") or [])
         self.notes: str | None = node.get("notes")
         self.description: str | None = node.get("description")
         self.group: str | None = node.get("group")
         self.job_type: str | None = node.get("jobType")
+
+    def _renew(self, name: str, read: dict[str, Any] | list[str]) -> None:
+        """Bring what a program may hold to what was read, in place, unless it is its own."""
+        held = self.__dict__[name]
+        is_own = name not in self._made or held is not self._made[name]
+        if is_own:
+            # What was assigned may be shared with other runs, whose tags and config differ.
+            if held != read:
+                self.__dict__[name] = self._made[name] = read
+        elif isinstance(read, dict):
+            renew(held, read)
+        else:
+            held[:] = read
 
     @property
     def display_name(self) -> str | None:
@@ -65,7 +81,8 @@ class Run(RunHistory):
     @cached_property
     def config(self) -> dict[str, Any]:
         """The config, unwrapped once, without W&B's own `_wandb`. Change it and call `update()`."""
-        return self._read_config()
+        config = self._made["config"] = self._read_config()
+        return config
 
     def _read_config(self) -> dict[str, Any]:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from wb_ops.client.documents import dump_value
+from wb_ops.client.documents import dump_value, renew
 from wb_ops.errors import MalformedResponse
 from wb_ops.tables.values import parse_json
 
@@ -22,12 +22,13 @@ class Summary(MutableMapping[str, Any]):
         self, text: str | None, write: Callable[[dict[str, str], set[str], bool], str | None]
     ) -> None:
         self._write = write
+        self._values: dict[str, Any] = {}
         self.take(text)
 
     def take(self, text: str | None) -> None:
         """Hold the document as the server has it now; changes made here are gone."""
         self._text = text
-        self._values = _document(text)
+        renew(self._values, _document(text))
 
     @property
     def _json_dict(self) -> dict[str, Any]:
