@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from wb_ops import Api, InvalidRequest, MalformedResponse, NotFound
+from wb_ops import Api, InvalidRequest, MalformedResponse, NotFound, Run
 from wb_ops.client.paths import item_path_parts, project_path_parts
 from wb_ops.client.sweeps import order_key
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
@@ -328,3 +329,31 @@ def test_keys_are_a_list_and_no_keys_are_all(api: Api, server: DevServer):
     for read in (run.history, run.history_table, lambda keys: list(run.scan_history(keys))):
         with pytest.raises(InvalidRequest, match="give a list"):
             read(keys="loss")
+
+
+@pytest.mark.parametrize(
+    ("ask", "remedy"),
+    [
+        (lambda api, run: run.history_table("loss"), r"keys='loss': .*\['loss'\]"),
+        (lambda api, run: run.scan_history([1]), r"keys has 1: .*\['1'\]"),
+        (lambda api, run: run.history(keys=5), r"keys=5: .*\['5'\]"),
+        (lambda api, run: api.scan_histories([run], [None]), r"keys has None"),
+        (lambda api, run: run.files("output.log"), r"names='output.log': .*\['output.log'\]"),
+        (lambda api, run: run.files(names=[b"a"]), r"names has b'a'"),
+        (
+            lambda api, run: (setattr(run, "tags", "good"), run.update()),
+            r"tags='good': .*\['good'\]",
+        ),
+        (lambda api, run: (setattr(run, "tags", None), run.update()), r"tags=None: .*\[\]"),
+        (lambda api, run: (setattr(run, "tags", ["a", 1]), run.update()), r"tags has 1: .*\['1'\]"),
+    ],
+)
+@pytest.mark.usefixtures("project")
+def test_a_list_of_texts_is_one(
+    api: Api, server: DevServer, ask: Callable[[Api, Run], object], remedy: str
+):
+    run = api.run("ann/trials/r1")
+    before = len(server.requests)
+    with pytest.raises(InvalidRequest, match=remedy):
+        ask(api, run)
+    assert len(server.requests) == before

@@ -16,6 +16,7 @@ from wb_ops.client.local_files import Progress, Watched, safe_target, whole_file
 from wb_ops.client.operations import FILES
 from wb_ops.client.paging import iter_pages
 from wb_ops.client.source import RunSource
+from wb_ops.client.texts import texts_of
 from wb_ops.client.transport import Transport
 from wb_ops.errors import InvalidRequest, NotFound, ServerUnavailable
 
@@ -108,9 +109,9 @@ class Files(LazyList[File]):
         pattern: str | None = None,
         per_page: int = FILES_PER_PAGE,
     ) -> None:
-        if names and pattern:
+        chosen = [] if names is None else list(texts_of("names", names))
+        if chosen and pattern:
             raise InvalidRequest("files() takes names or a pattern, not both.")
-        chosen = list(names or [])
 
         def read() -> Iterator[File]:
             return _iter_files(source, run_id, chosen, pattern, per_page)

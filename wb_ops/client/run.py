@@ -14,6 +14,7 @@ from wb_ops.client.operations import RUN_STATE
 from wb_ops.client.run_history import RunHistory
 from wb_ops.client.source import Node, RunSource
 from wb_ops.client.summary import Summary
+from wb_ops.client.texts import texts_of
 from wb_ops.client.writing import Change, write_run
 from wb_ops.errors import MalformedResponse, NotFound
 from wb_ops.tables.runs import OPEN_STATES, unwrap_config
@@ -124,6 +125,9 @@ class Run(RunHistory):
         """Return the run's files, list-like and lazy, `per_page` a request.
 
         `names` are exact; `pattern` is SQL's LIKE: "%.json" are the files that end so.
+
+        Raises:
+            InvalidRequest: names and a pattern, or names that are no list of texts (retry: never).
         """
         return Files(self._source, self.id, names, pattern, per_page)
 
@@ -157,7 +161,8 @@ class Run(RunHistory):
 
         Raises:
             InvalidRequest: the run still runs, and `include_running` is not given: what it writes
-                itself would replace the change, or be replaced by it (retry: never).
+                itself would replace the change, or be replaced by it; or `tags` is no list of
+                texts (retry: never).
             OutcomeUnknown: the change is not what is read back (retry: verify).
         """
         fields = {
@@ -166,8 +171,9 @@ class Run(RunHistory):
             if getattr(self, name) != self._as_read(sent)
         }
         tags = self._node.get("tags") or []
-        added = tuple(dict.fromkeys(tag for tag in self.tags if tag not in tags))
-        taken_off = frozenset(tags) - frozenset(self.tags)
+        wanted = texts_of("tags", self.tags)
+        added = tuple(dict.fromkeys(tag for tag in wanted if tag not in tags))
+        taken_off = frozenset(tags) - frozenset(wanted)
         before = {name: dump_value(value) for name, value in self._read_config().items()}
         now = {name: dump_value(value) for name, value in self.config.items()}
         changed = {name: text for name, text in now.items() if before.get(name) != text}

@@ -9,6 +9,7 @@ from typing import Any
 from wb_ops.client.operations import EVENTS, FULL_HISTORY, SAMPLED_HISTORY
 from wb_ops.client.responses import listed
 from wb_ops.client.source import RunSource
+from wb_ops.client.texts import texts_of
 from wb_ops.errors import InvalidRequest, MalformedResponse
 from wb_ops.tables.values import parse_json
 
@@ -53,9 +54,6 @@ def chosen_keys(keys: Sequence[str] | None) -> tuple[str, ...] | None:
     """Return the keys that are asked for; none at all means all of them, as in W&B's SDK.
 
     Raises:
-        InvalidRequest: a single text, which would be taken for a list of its letters (retry:
-            never).
+        InvalidRequest: no list of texts (retry: never).
     """
-    if isinstance(keys, str):
-        raise InvalidRequest(f"keys={keys!r}: give a list, such as [{keys!r}].")
-    return tuple(keys) if keys else None
+    return None if keys is None else texts_of("keys", keys) or None
