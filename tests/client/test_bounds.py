@@ -180,6 +180,26 @@ def test_certificates_that_are_not_there_are_named(monkeypatch: pytest.MonkeyPat
         _ = api_of("https://127.0.0.1:9").viewer
 
 
+def test_certificates_that_are_none_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_text("-----BEGIN CERTIFICATE-----\nwhat")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+    with (
+        answering(b"") as (url, _),
+        pytest.raises(InvalidRequest, match=r"REQUESTS_CA_BUNDLE.* holds no certificate"),
+    ):
+        _ = api_of(url.replace("http:", "https:")).viewer
+
+
+def test_a_proxy_that_wants_a_password_is_not_asked_again(monkeypatch: pytest.MonkeyPatch):
+    refusal = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    with answering(refusal) as (proxy, heard):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        with pytest.raises(InvalidRequest, match="HTTPS_PROXY=http://user:password@host:port"):
+            _ = api_of("https://wandb.invalid", max_attempts=3).viewer
+    assert len(heard) == 1
+
+
 def test_total_time_is_bounded(server: DevServer):
     server.faults.add(Fault(RUN, Responder.error(502), times=None))
     settings = Settings(
@@ -346,7 +366,7 @@ def test_a_server_that_cannot_prove_its_name_gets_nothing(
     answer = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body
     monkeypatch.setenv("WANDB_INSECURE_DISABLE_SSL", "true")
     with answering(answer, context) as (url, heard):
-        with pytest.raises(InvalidRequest, match="SSL"):
+        with pytest.raises(InvalidRequest, match=r"SSL.*set REQUESTS_CA_BUNDLE to"):
             _ = api_of(url).viewer
         assert heard == []
         # The same server is fine for one who trusts its certificate.

@@ -65,6 +65,14 @@ class TestRanges:
         downloads = [one for one in server.requests if one.origin == "storage"]
         assert 3 <= len(downloads) <= 4
 
+    @pytest.mark.usefixtures("wide")
+    def test_a_range_that_the_file_has_no_more_is_asked_for_again(
+        self, api: Api, server: DevServer
+    ):
+        fault = Fault(Matcher(origin="storage", nth=2), Responder.error(416))
+        server.faults.add(fault)
+        assert api.run("ann/trials/r1").history_table(keys=["m3"]).num_rows == ROWS
+
     def test_a_url_that_expires_between_two_ranges(
         self, api: Api, server: DevServer, wide: list[dict[str, object]]
     ):

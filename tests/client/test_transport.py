@@ -35,6 +35,7 @@ from wb_ops import (
 )
 from wb_ops.client.failures import mapped
 from wb_ops.client.pacing import Quota, RequestBudget, asked_wait_s
+from wb_ops.client.responses import Response, read_graphql
 from wb_ops.client.source import RunSource
 from wb_ops.client.transport import Transport
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
@@ -235,14 +236,37 @@ def dripping(listener: socket.socket) -> None:
     ("reason", "cls"),
     [
         (ssl.SSLCertVerificationError("self-signed"), InvalidRequest),
+        (PermissionError(13, "Permission denied"), InvalidRequest),
         (ssl.SSLEOFError("peer went away"), ConnectionFailed),
     ],
 )
-def test_only_a_certificate_that_is_not_trusted_is_final(reason: ssl.SSLError, cls: type):
+def test_only_what_must_be_mended_first_is_final(reason: OSError, cls: type):
     inner = urllib3.exceptions.SSLError(reason)
     raised = requests.exceptions.SSLError(urllib3.exceptions.MaxRetryError(None, "/", inner))
     with pytest.raises(cls), mapped({"operation": "Runs"}, is_write=False):
         raise raised
+
+
+@pytest.mark.parametrize(
+    ("message", "cls"),
+    [
+        ("rpc error: code = Unavailable desc = connection closed", ServerUnavailable),
+        ("rpc error: code = Unknown desc = tcp closed", ServerUnavailable),
+        ("rpc error: code = Canceled desc = gone", ServerUnavailable),
+        ("rpc error: code = InvalidArgument desc = filter", InvalidRequest),
+        ("rpc error: code = NotFound desc = run", NotFound),
+        ("rpc error: code = PermissionDenied desc = run", PermissionDenied),
+        ("unknown: dial tcp 10.0.0.1:3306: connect: connection refused", ServerUnavailable),
+        ("read tcp 10.0.0.1:3306: read: connection reset by peer", ServerUnavailable),
+        ("Error 1213: Deadlock found when trying to get lock", ServerUnavailable),
+        ("invalid filter: unknown operator deadlock", InvalidRequest),
+    ],
+)
+def test_what_services_say_of_each_other_is_no_refusal(message: str, cls: type[CommError]):
+    response = Response(200, {}, json.dumps({"errors": [{"message": message}]}).encode())
+    with pytest.raises(CommError) as caught:
+        read_graphql(response, {"operation": "Runs"}, is_write=False)
+    assert type(caught.value) is cls
 
 
 def test_a_refused_filter_is_not_taken_for_a_timeout(server: DevServer, impatient: Api):

@@ -65,9 +65,9 @@ def _error_class(exc: Exception) -> type[CommError]:
     rx = requests.exceptions
     if isinstance(exc, BodyRefused):
         return InvalidRequest
-    if isinstance(exc, rx.SSLError) and not _is_refused_certificate(exc):
-        return ConnectionFailed
-    if isinstance(exc, rx.SSLError | rx.InvalidURL | rx.InvalidHeader | rx.TooManyRedirects):
+    if _remedy(exc) is not None:
+        return InvalidRequest
+    if isinstance(exc, rx.InvalidURL | rx.InvalidHeader | rx.TooManyRedirects):
         return InvalidRequest
     if isinstance(exc, rx.MissingSchema | rx.InvalidSchema | rx.InvalidProxyURL):
         return InvalidRequest
@@ -84,12 +84,33 @@ def _error_class(exc: Exception) -> type[CommError]:
     return ConnectionFailed
 
 
-def _is_refused_certificate(exc: Exception) -> bool:
-    """Whether TLS failed for good: the certificate is not trusted. Anything else may pass."""
+def _remedy(exc: Exception) -> str | None:
+    """What has to be mended, where any other try would end alike."""
     inner = exc.args[0] if exc.args else None
     reason = getattr(inner, "reason", inner)
-    causes = (reason, *(getattr(reason, "args", None) or ()))
-    return any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes)
+    for cause in (reason, *(getattr(reason, "args", None) or ())):
+        if isinstance(cause, ssl.SSLCertVerificationError):
+            return (
+                "the server's certificate is not trusted; if an authority of your own has signed "
+                "it, set REQUESTS_CA_BUNDLE to the file of that authority's certificates"
+            )
+        if isinstance(exc, requests.exceptions.SSLError) and _is_about_our_file(cause):
+            return (
+                "the file that REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE names cannot be read, or "
+                "holds no certificate"
+            )
+        if isinstance(exc, requests.exceptions.ProxyError) and "failed: 407" in str(cause):
+            return (
+                "the proxy asks for a password: give it in the address, as in "
+                "HTTPS_PROXY=http://user:password@host:port"
+            )
+    return None
+
+
+def _is_about_our_file(cause: object) -> bool:
+    """Whether TLS failed before the first byte, over the certificates on this machine."""
+    is_content = isinstance(cause, ssl.SSLError) and getattr(cause, "library", "") == "X509"
+    return is_content or isinstance(cause, PermissionError)
 
 
 def _never_sent(exc: Exception) -> bool:
@@ -118,7 +139,9 @@ def _describe(exc: Exception) -> str:
     inner = exc.args[0] if exc.args else None
     reason = getattr(inner, "reason", inner)
     kind = type(exc).__name__
-    return f"{kind} ({type(reason).__name__})" if isinstance(reason, Exception) else kind
+    what = f"{kind} ({type(reason).__name__})" if isinstance(reason, Exception) else kind
+    remedy = _remedy(exc)
+    return f"{what}: {remedy}." if remedy else what
 
 
 class _HideQuery(logging.Filter):

@@ -32,6 +32,8 @@ _STATUS_ERRORS: dict[int, type[CommError]] = {
     404: NotFound,
     410: NotFound,
     408: RequestTimeout,
+    # A range of a file that has another size than before.
+    416: MalformedResponse,
     425: ServerUnavailable,
     429: RateLimited,
 }
@@ -44,6 +46,19 @@ _MESSAGE_ERRORS: tuple[tuple[tuple[str, ...], type[CommError]], ...] = (
         AuthenticationFailed,
     ),
     (
+        # What the services behind W&B's API say of each other; gRPC's code may be Unknown.
+        (
+            "code = unavailable",
+            "code = unknown",
+            "code = internal",
+            "code = aborted",
+            "connect: connection refused",
+            "connection reset by peer",
+            "deadlock found",
+        ),
+        ServerUnavailable,
+    ),
+    (
         ("invalid", "unknown", "cannot query", "unsupported", "syntax error", "expected type"),
         InvalidRequest,
     ),
@@ -52,7 +67,8 @@ _MESSAGE_ERRORS: tuple[tuple[tuple[str, ...], type[CommError]], ...] = (
         ("permission denied", "forbidden", "not authorized", "read-only", "access denied"),
         PermissionDenied,
     ),
-    (("not found", "could not find", "does not exist"), NotFound),
+    (("code = permissiondenied",), PermissionDenied),
+    (("not found", "could not find", "does not exist", "code = notfound"), NotFound),
     (
         (
             "internal error",
@@ -62,6 +78,7 @@ _MESSAGE_ERRORS: tuple[tuple[tuple[str, ...], type[CommError]], ...] = (
             "timeout",
             "temporarily unavailable",
             "service unavailable",
+            "rpc error",
         ),
         ServerUnavailable,
     ),
