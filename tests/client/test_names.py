@@ -357,3 +357,21 @@ def test_a_list_of_texts_is_one(
     with pytest.raises(InvalidRequest, match=remedy):
         ask(api, run)
     assert len(server.requests) == before
+
+
+@pytest.mark.usefixtures("project")
+def test_what_scripts_for_lazy_listings_call(api: Api, server: DevServer):
+    runs = api.runs("ann/trials", lazy=True)
+    runs.upgrade_to_full()
+    run = runs[0]
+    before = len(server.requests)
+    assert run.load_full_data()["name"] == run.id
+    assert len(server.requests) == before
+    server.edit_run("ann", "trials", run.id, notes="theirs")
+    assert run.load_full_data(force=True)["notes"] == run.notes == "theirs"
+
+
+def test_histories_are_scanned_with_the_arguments_of_the_sdk(api: Api, server: DevServer):
+    server.seed_run("ann", "trials", "r1", history=[{"_step": step, "a": 1} for step in range(9)])
+    for scan in (api.run("ann/trials/r1").scan_history, api.run("ann/trials/r1").beta_scan_history):
+        assert [row["_step"] for row in scan(["a"], 1000, 2, 4, False)] == [2, 3]

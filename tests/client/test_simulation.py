@@ -240,7 +240,7 @@ def read_alone(
         try:
             if world.rng.random() < 0.5:
                 page_size = world.rng.choice([1, 7, 1000])
-                rows = list(run.scan_history(keys, page_size, low, high, require))
+                rows = list(run.scan_history(keys, page_size, low, high, require=require))
             else:
                 rows = to_rows(run.history_table(keys, low, high, require))
         except CommError as error:

@@ -63,7 +63,7 @@ class HistoryReader:
             CommError: NotFound for a run that is gone; else by the table in `errors`.
         """
         for _ in range(URL_ATTEMPTS):
-            found = sources or self._sources(source, run_id)
+            found = sources or self.sources(source, run_id)
             raw = self._read_once(source, run_id, selection, found)
             if raw is not None:
                 return raw
@@ -102,7 +102,8 @@ class HistoryReader:
                 self._executor = ThreadPoolExecutor(self.max_workers, "wb_ops-history")
             return self._executor
 
-    def _sources(self, source: RunSource, run_id: str) -> HistorySources:
+    def sources(self, source: RunSource, run_id: str) -> HistorySources:
+        """Ask for the sources of one run; one request, two where the server has no exports."""
         if self.has_parquet:
             try:
                 return fetch_sources(source, run_id, has_parquet=True)
@@ -121,7 +122,7 @@ class HistoryReader:
         with ExitStack() as opened:
             # Unlinked from the start: they are gone with this process, however that ends.
             files = [opened.enter_context(temporary_file()) for _ in found.urls]
-            sizes = self._download(source, files, found.urls, path, selection.columns)
+            sizes = self.download(source, files, found.urls, path, selection.columns)
             if None in sizes:
                 return None
             live = LiveRows()
@@ -146,7 +147,7 @@ class HistoryReader:
             found.last_step,
         )
 
-    def _download(
+    def download(
         self,
         source: RunSource,
         files: Sequence[IO[bytes]],

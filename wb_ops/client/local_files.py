@@ -48,7 +48,7 @@ def whole_file(target: Path) -> Iterator[IO[bytes]]:
             with disk_errors():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 # Without a buffer: a full disk is seen by who writes, not at the end.
-                file = opened.enter_context(open(part, "xb", buffering=0))
+                file = opened.enter_context(open(part, "x+b", buffering=0))
             yield file
         with disk_errors():
             os.replace(part, target)

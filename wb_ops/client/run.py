@@ -143,6 +143,9 @@ class Run(RunHistory):
             self._load(self._source.fetch_node(self.id))
         return self._node
 
+    # A run is never read in part, whatever it was listed with.
+    load_full_data = load
+
     def wait_until_finished(self, poll_s: float = 5.0) -> None:
         """Return when the run has ended, in whatever way; one request each `poll_s` seconds.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from wb_ops.client.history import RawHistory, Require, Selection
+from wb_ops.client.history_exports import HistoryExports, copy_exports
 from wb_ops.client.run_fields import RunFields
 from wb_ops.client.sampled import chosen_keys, sampled_history
 from wb_ops.errors import IncompleteHistory, InvalidRequest
@@ -58,8 +60,9 @@ class RunHistory(RunFields):
         page_size: int = 1000,
         min_step: int | None = None,
         max_step: int | None = None,
-        require: Require = "any",
         use_cache: bool = True,
+        *,
+        require: Require = "any",
     ) -> Iterator[dict[str, Any]]:
         """Yield every logged row as a dict of what was logged; the same rows as `history_table`.
 
@@ -74,6 +77,29 @@ class RunHistory(RunFields):
             raise InvalidRequest(f"page_size={page_size}: give 1 or more.")
         selection = Selection(chosen_keys(keys), min_step, max_step, require)
         return self._iter_rows(selection, page_size)
+
+    beta_scan_history = scan_history
+
+    def download_history_exports(
+        self, download_dir: str | os.PathLike[str], require_complete_history: bool = True
+    ) -> HistoryExports:
+        """Copy the parquet files that W&B exports of this history to a folder, as they are.
+
+        Copies appear when all files have come, and replace those of an earlier call. One request,
+        and one for each file. `history_table` merges them, and reads what is not exported yet.
+
+        Raises:
+            IncompleteHistory: with `require_complete_history`, rows are not exported yet (retry:
+                backoff).
+            CommError: by the table in `errors`.
+        """
+        return copy_exports(
+            self._reader,
+            self._source,
+            self.id,
+            download_dir,
+            require_complete=require_complete_history,
+        )
 
     def _iter_rows(self, selection: Selection, page_size: int) -> Iterator[dict[str, Any]]:
         from wb_ops.tables.history import to_rows

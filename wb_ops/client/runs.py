@@ -75,6 +75,9 @@ class Runs(LazyList[Run]):
                 self._count,
             )
 
+    def upgrade_to_full(self) -> None:
+        """Nothing: runs are listed with config and summary, also with `lazy=True`."""
+
     def to_arrow(self) -> pa.Table:
         """Return all runs in the canonical schema of table `runs` (config and summary as JSON).
 
