@@ -22,6 +22,7 @@ from wb_ops.client.stream import read_stream
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.settings import Settings
 from wb_ops.tables.history import to_rows
+from wb_ops.tables.plain_rows import read_plain
 
 SOURCES = Matcher(operation="RunParquetHistory")
 FAULTY = Responder.error(500)
@@ -182,10 +183,30 @@ def raw(files: list[tuple[list[int], str, list[Any]]], selection: Selection) -> 
     return RawHistory("ann/trials/r1", tuple(pieces), selection, "parquet", 0)
 
 
+texts = st.sampled_from(["NaN", "-Infinity", "NaN", "text"])
+cells = st.one_of(texts, st.integers(-3, 2**60), st.floats(), st.booleans(), st.just([1]))
+nested = st.dictionaries(st.sampled_from(["b", "c", "b.c"]), st.one_of(cells, st.just({"c": 1})))
+live_row = st.dictionaries(
+    st.sampled_from(["a", "a.b", "x", "x\0"]), st.one_of(texts, texts, cells, nested), max_size=3
+)
+
+
+def live(rows: list[dict[str, Any]]) -> RawHistory:
+    """Live rows in chunks of three, each in the form in which a window of steps comes."""
+    chunks = LiveRows()
+    pieces = []
+    for start in range(0, len(rows), 3):
+        steps = range(start, min(start + 3, len(rows)))
+        window = [json.dumps({"_step": step, **rows[step]}) for step in steps]
+        part = chunks.add(window, read_plain(window))
+        pieces.append(live_piece(part, steps, 0))
+    return RawHistory("p", tuple(pieces), EVERYTHING, "paged", 0, live=chunks)
+
+
 def exact(rows: list[dict[str, object]]) -> list[str]:
-    """Rows as texts: NaN equals NaN, and a number may be an integer in one and a double in one."""
-    return [json.dumps({k: v * 1.0 if type(v) is int else v for k, v in row.items()})
-            for row in rows]  # fmt: skip
+    """Rows as texts: NaN is NaN, keys have no order, a number may be an integer or a double."""
+    numbers = [{k: v * 1.0 if type(v) is int else v for k, v in row.items()} for row in rows]
+    return [json.dumps(row, sort_keys=True) for row in numbers]
 
 
 @pytest.mark.usefixtures("small_groups")
@@ -198,6 +219,15 @@ class TestStreams:
         streamed = read_stream(raw(files, EVERYTHING)).read_all()
         streamed.validate(full=True)
         assert exact(to_rows(streamed)) == exact(to_rows(whole))
+
+    @settings(max_examples=150)
+    @given(st.lists(live_row, max_size=24))
+    def test_live_rows_are_read_alike_group_by_group(self, rows: list[dict[str, Any]]):
+        """Whatever text or object is in one group alone, its key is what all rows make of it."""
+        whole = exact(to_rows(live(rows).merged().table))
+        assert exact(to_rows(read_stream(live(rows)).read_all())) == whole
+        one_by_one = [row for part in live(rows).iter_merged() for row in to_rows(part.table)]
+        assert exact(one_by_one) == whole
 
     def test_live_rows_on_disk_come_back(self):
         live = LiveRows()

@@ -12,7 +12,8 @@ import orjson
 import pyarrow as pa
 
 from wb_ops.client.downloads import disk_errors, temporary_file, write_all
-from wb_ops.tables.live import live_parts, live_table
+from wb_ops.tables.live import KeyForms, live_parts, live_table
+from wb_ops.tables.live_forms import LiveForms
 from wb_ops.tables.plain_rows import read_plain
 
 # Above this size the rows go to an unlinked file.
@@ -31,6 +32,8 @@ class LiveRows:
     _parsed: dict[int, pa.Table | None] = field(default_factory=dict)
     _file: IO[bytes] | None = None
     _count: int = 0
+    _forms: LiveForms = field(default_factory=LiveForms)
+    _unseen: list[int] = field(default_factory=list)
 
     def add(self, rows: Sequence[str], table: pa.Table | None) -> int:
         """Keep a chunk, with what `read_plain` made of it, and return its number.
@@ -44,6 +47,11 @@ class LiveRows:
         self._held[number] = rows
         if self.size_bytes <= MAX_PARSED_BYTES:
             self._parsed[number] = table
+        if table is None:
+            # To look at these rows takes time, and is needed for long histories only.
+            self._unseen.append(number)
+        else:
+            self._forms.add_plain(table)
         if self._file is not None or self.size_bytes > MAX_HELD_BYTES:
             self._spill()
         return number
@@ -58,10 +66,15 @@ class LiveRows:
         return _rows(self._file.read(size))
 
     def tables(self, numbers: Sequence[int]) -> list[pa.Table]:
-        """Return some chunks as tables of live rows, in this order."""
+        """Return some chunks as tables of live rows, in this order, in the forms of all chunks.
+
+        Raises:
+            ValueError: a row is no JSON object.
+        """
+        forms = self._all_forms() if len(numbers) < self._count else None
         plain = self._plain(numbers)
-        parts = live_parts(plain) if plain else None
-        return parts or [live_table(list(chain.from_iterable(map(self.read, numbers))))]
+        parts = live_parts(plain, forms) if plain else None
+        return parts or [live_table(list(chain.from_iterable(map(self.read, numbers))), forms)]
 
     def close(self) -> None:
         """Forget the rows."""
@@ -69,6 +82,13 @@ class LiveRows:
         self._parsed.clear()
         if self._file is not None:
             self._file.close()
+
+    def _all_forms(self) -> KeyForms:
+        """How keys are read whose form depends on the rows of all chunks."""
+        while self._unseen:
+            self._forms.add(self.read(self._unseen[-1]))
+            self._unseen.pop()
+        return self._forms.decided()
 
     def _plain(self, numbers: Sequence[int]) -> list[pa.Table] | None:
         """The chunks as plain tables, None as soon as one is not plain."""

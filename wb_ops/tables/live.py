@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from wb_ops.tables.columns import Column, chunked, fits_doubles, json_text
 from wb_ops.tables.plain_rows import read_plain
-from wb_ops.tables.values import FLOAT_NAMES, escape_text, parse_json, parse_lines
+from wb_ops.tables.values import FLOAT_NAMES, escape_text, parse_json, parse_lines, unescape_text
 
 # in a table's schema metadata: live rows come after parquet, and their names and texts are exact
 LIVE_MARK = {b"wb_ops": b"live"}
@@ -42,7 +42,17 @@ class _Cells:
         return spread
 
 
-def live_table(rows: Sequence[str | Mapping[str, object]]) -> pa.Table:
+@dataclass(frozen=True, slots=True)
+class KeyForms:
+    """Decided by all rows: texts under `numeric` names are floats, `unclear` keys stay whole."""
+
+    numeric: frozenset[str]
+    unclear: frozenset[str]
+
+
+def live_table(
+    rows: Sequence[str | Mapping[str, object]], forms: KeyForms | None = None
+) -> pa.Table:
     """Turn history rows as the server's JSON gives them into a table, one row each, in order.
 
     A key becomes a column in one of the forms of `tables.columns`, named by the key in
@@ -54,6 +64,8 @@ def live_table(rows: Sequence[str | Mapping[str, object]]) -> pa.Table:
 
     Args:
         rows: JSON objects as text, bare NaN allowed, or parsed.
+        forms: what all rows of the history say of its keys (`tables.live_forms`), where these are
+            some of them.
 
     Raises:
         ValueError: a row is no JSON object.
@@ -62,31 +74,40 @@ def live_table(rows: Sequence[str | Mapping[str, object]]) -> pa.Table:
     floats as strings in places.
     """
     plain = read_plain(rows)
-    if plain is not None:
+    if plain is not None and not _holds_numeric_texts(plain, forms):
         return plain.replace_schema_metadata(LIVE_MARK)
-    members = _members(rows)
-    columns = _columns(members)
+    numeric = None if forms is None else forms.numeric
     typed = {
-        escape_text(key)[0]: _column(cells, len(rows)) for key, cells in _flat(columns).items()
+        escape_text(key)[0]: _column(cells, len(rows), None if numeric is None else key in numeric)
+        for key, cells in _flat(columns_of(rows), forms).items()
     }
     schema = pa.schema([column.field(name) for name, column in typed.items()], LIVE_MARK)
     return pa.table([column.data for column in typed.values()], schema=schema)
 
 
-def live_parts(plain: Sequence[pa.Table]) -> list[pa.Table] | None:
+def live_parts(plain: Sequence[pa.Table], forms: KeyForms | None = None) -> list[pa.Table] | None:
     """Mark tables that `read_plain` made of parts of a run's rows, to be merged as they are.
 
     None where the rows must be read together by `live_table`, because the form of a key depends
     on all its values: a text "NaN" beside numbers is a number, and integers beyond 2^53 beside
-    floats keep their digits.
+    floats keep their digits. `forms` as for `live_table`.
     """
-    forms: dict[str, list[pa.ChunkedArray]] = {}
+    if any(_holds_numeric_texts(table, forms) for table in plain):
+        return None
+    columns: dict[str, list[pa.ChunkedArray]] = {}
     for table in plain:
         for name in table.column_names:
-            forms.setdefault(name, []).append(table[name])
-    if not all(map(_are_alike, forms.values())):
+            columns.setdefault(name, []).append(table[name])
+    if not all(map(_are_alike, columns.values())):
         return None
     return [table.replace_schema_metadata(LIVE_MARK) for table in plain]
+
+
+def _holds_numeric_texts(plain: pa.Table, forms: KeyForms | None) -> bool:
+    return forms is not None and any(
+        pa.types.is_string(field.type) and unescape_text(field.name) in forms.numeric
+        for field in plain.schema
+    )
 
 
 def _are_alike(columns: Sequence[pa.ChunkedArray]) -> bool:
@@ -108,8 +129,13 @@ def _members(rows: Sequence[str | Mapping[str, object]]) -> list[Mapping[str, ob
     return members
 
 
-def _columns(rows: Sequence[Mapping[str, object]]) -> dict[str, _Cells]:
-    """The values of each key, in the order in which the keys come first."""
+def columns_of(texts: Sequence[str | Mapping[str, object]]) -> dict[str, _Cells]:
+    """Give the values of each key that has any, in the order in which the keys come first.
+
+    Raises:
+        ValueError: a row is no JSON object.
+    """
+    rows = _members(texts)
     keys = dict.fromkeys(chain.from_iterable(rows))
     if sum(map(len, rows)) * MAX_SPARSENESS >= len(rows) * len(keys):
         return {key: cells for key in keys if (cells := _cells(rows, key)).rows}
@@ -129,20 +155,36 @@ def _cells(rows: Sequence[Mapping[str, object]], key: str) -> _Cells:
     return _Cells(held, [values[index] for index in held])
 
 
-def _flat(columns: Mapping[str, _Cells]) -> dict[str, _Cells]:
+def _flat(columns: Mapping[str, _Cells], forms: KeyForms | None) -> dict[str, _Cells]:
     """Flatten the keys that hold plain objects, in place of those keys."""
-    leaves = {key: _leaves(key, cells) for key, cells in columns.items() if _is_nested(cells)}
+    leaves = {key: leaves_of(key, cells) for key, cells in columns.items() if is_nested(cells)}
+    unclear = unclear_keys(columns, leaves) if forms is None else forms.unclear
     flat = {key: cells for key, cells in columns.items() if key not in leaves}
     for key in sorted(leaves):
         names = leaves[key]
-        is_unclear = names is None or any(
-            name in flat or (name in columns and name != key) for name in names
-        )
-        flat.update({key: columns[key]} if is_unclear or names is None else names)
+        flat.update({key: columns[key]} if key in unclear or names is None else names)
     return flat
 
 
-def _is_nested(cells: _Cells) -> bool:
+def unclear_keys(
+    columns: Collection[str], leaves: Mapping[str, Collection[str] | None]
+) -> frozenset[str]:
+    """Return the nested keys one of whose dotted names (None: in one row) means two things."""
+    taken = {key for key in columns if key not in leaves}
+    unclear = set()
+    for key in sorted(leaves):
+        names = leaves[key]
+        if names is None or any(
+            name in taken or (name in columns and name != key) for name in names
+        ):
+            unclear.add(key)
+            names = [key]
+        taken.update(names)
+    return frozenset(unclear)
+
+
+def is_nested(cells: _Cells) -> bool:
+    """Whether any value is an object to be flattened."""
     return dict in set(map(type, cells.values)) and any(map(_is_plain_object, cells.values))
 
 
@@ -150,8 +192,8 @@ def _is_plain_object(value: object) -> bool:
     return isinstance(value, dict) and bool(value) and "_type" not in value
 
 
-def _leaves(key: str, cells: _Cells) -> dict[str, _Cells] | None:
-    """The dotted names under a key, or None where one name means two values of a row."""
+def leaves_of(key: str, cells: _Cells) -> dict[str, _Cells] | None:
+    """Give the dotted names under a key, or None where one name means two values of a row."""
     names: dict[str, _Cells] = {}
     for row, value in zip(cells.rows, cells.values, strict=True):
         stack = [(key, value)]
@@ -167,8 +209,8 @@ def _leaves(key: str, cells: _Cells) -> dict[str, _Cells] | None:
     return names
 
 
-def _column(cells: _Cells, row_count: int) -> Column:
-    values, type_ = _typed(cells.values)
+def _column(cells: _Cells, row_count: int, is_numeric: bool | None) -> Column:
+    values, type_ = _typed(cells.values, is_numeric)
     if type_ is not None:
         try:
             return Column(chunked(cells.spread(values, row_count), type_))
@@ -178,10 +220,17 @@ def _column(cells: _Cells, row_count: int) -> Column:
     return Column(chunked(texts, pa.string()), is_json=True)
 
 
-def _typed(values: list[object]) -> tuple[list[object], pa.DataType | None]:
-    """The values, special floats as floats if numeric, and the Arrow type that holds them all."""
+def _typed(
+    values: list[object], is_numeric: bool | None
+) -> tuple[list[object], pa.DataType | None]:
+    """The values, special floats as floats if numeric, and the Arrow type that holds them all.
+
+    `is_numeric` says whether texts stand for floats, None that these values do.
+    """
     kinds = set(map(type, values))
-    if kinds <= {*_NUMBERS, str} and _are_numeric(values):
+    if is_numeric is None or str not in kinds:
+        is_numeric = kinds <= {*_NUMBERS, str} and _are_numeric(values)
+    if is_numeric:
         numbers = (
             [float(v) if isinstance(v, str) else v for v in values] if str in kinds else values
         )
