@@ -375,3 +375,21 @@ def test_histories_are_scanned_with_the_arguments_of_the_sdk(api: Api, server: D
     server.seed_run("ann", "trials", "r1", history=[{"_step": step, "a": 1} for step in range(9)])
     for scan in (api.run("ann/trials/r1").scan_history, api.run("ann/trials/r1").beta_scan_history):
         assert [row["_step"] for row in scan(["a"], 1000, 2, 4, False)] == [2, 3]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "https://wandb.ai/ann/trials/reports/Findings--VmlldzoxMjM",
+        "ann/trials/reports/Findings--VmlldzoxMjM",
+    ],
+)
+def test_a_report_is_not_taken_for_a_project(api: Api, path: str):
+    with pytest.raises(InvalidRequest, match="is a report: read reports with"):
+        api.from_path(path)
+
+
+@pytest.mark.parametrize("order", [None, 3])
+def test_an_order_is_a_text(api: Api, order: Any):
+    with pytest.raises(InvalidRequest, match=f"order={order}: .*'-created_at'"):
+        api.runs("ann/trials", order=order)

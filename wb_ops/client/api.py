@@ -182,6 +182,8 @@ class Api:
 
     def from_path(self, path: str) -> Project | Run | Sweep:
         """Return what a path or URL names: a run, a sweep (with `/sweeps/` in it) or a project."""
+        if "/reports/" in path:
+            raise InvalidRequest(f"{path!r} is a report: read reports with W&B's own SDK.")
         if "/sweeps/" in path:
             return self.sweep(path)
         is_run = "/runs/" in path or ("://" not in path and path.strip("/ ").count("/") == 2)

@@ -28,7 +28,8 @@ class Runs(LazyList[Run]):
     """The runs of a project that match, read page by page as they are needed.
 
     `len()` is the server's count (one request); iterating again reads no page twice. The first
-    page has `per_page` runs; pages grow to 1,000 while answers are quick.
+    page has `per_page` runs; pages grow to 1,000 while answers are quick. One thread at a time may
+    read it.
 
     Attributes:
         broken: run id -> error, of the runs met so far that the server cannot list.
@@ -44,6 +45,8 @@ class Runs(LazyList[Run]):
     ) -> None:
         if not 1 <= per_page <= MAX_PAGE_SIZE:
             raise InvalidRequest(f"per_page={per_page}: W&B takes 1 to {MAX_PAGE_SIZE}.")
+        if not isinstance(order, str):
+            raise InvalidRequest(f"order={order!r}: give a field, such as '-created_at'.")
         self._source = source
         self._reader = reader
         self.broken: dict[str, CommError] = {}
