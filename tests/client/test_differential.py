@@ -245,6 +245,7 @@ ASPECTS: dict[str, Callable[[Run], Any]] = {
     "x axis": lambda run: run.history(samples=9, keys=["lr"], x_axis="_runtime", pandas=False),
     "bytes": digests,
     "window": window,
+    # The SDK says that several keys mean all of them; here they mean any, unless that is required.
     "window of keys": lambda run: window(run, keys=["lr", "a/b"], require="all"),
     "narrow": lambda run: window(run, width=3),
 }  # fmt: skip
