@@ -16,13 +16,14 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_the_demo_runs_end_to_end(tmp_path: Path):
     """In a folder of its own, so that it does not touch what a person's demo wrote."""
     for name in ("demo", "dagster_defs", "airflow_dags"):
         (tmp_path / name).symlink_to(ROOT / name)
     done = subprocess.run(
         [sys.executable, "-m", "demo"], cwd=tmp_path, text=True, capture_output=True,
-        timeout=280, check=False,
+        timeout=580, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert done.stdout.count("finished") >= 8
