@@ -4,34 +4,28 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import shutil
 import signal
-import socket
-import sqlite3
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-import psutil
 import pytest
 
-from wb_ops import Api, connect
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from airflow_deployment import Airflow
+from airflow_events import consumed, exports, partitions, told
+from airflow_servers import KEY, connection, held, runs_of_days, seeded_servers
+
+from wb_ops import connect
 from wb_ops.airflow.retry_policy import HAS_RETRY_POLICIES
-from wb_ops.devserver import ApiKey, DevServer, Fault, Matcher, Responder
-from wb_ops.errors import WarehouseError
+from wb_ops.devserver import DevServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
-KEY = "slowkey0" * 5
-LISTING = Matcher(operation="Runs")
-FILE = Matcher(path="*/exports/*", origin="storage")
 THROTTLE = "wb_ops.airflow.triggers.throttle.ThrottleTrigger"
 WAITING = """
 select ti.state, t.classpath, p.include_deferred, ti.try_number
@@ -46,173 +40,14 @@ COUNT = """
 select count(distinct run_id) as runs, count(distinct (run_id, _step)) as steps, count(*) as n
 from history
 """
-HELD = """
-select run_id, status from runs left join (
-    select run_id, max(status) as status from _wb_receipts where table_name = 'history'
-    group by run_id having count(*) = 1) using (run_id)
-"""
-LAST_MOMENT = timedelta(days=1) - timedelta(microseconds=1)
 DAGS = Path(__file__).with_name("scheduled_dags.py")
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
-class Airflow:
-    """A deployment in a folder: its processes and its metadata database."""
-
-    def __init__(self, folder: Path, connections: dict[str, str]) -> None:
-        self.folder = folder
-        self.port = free_port()
-        self.database = folder / "airflow.db"
-        self.processes: dict[str, subprocess.Popen[bytes]] = {}
-        self.killed: Future[None] = Future()
-        self.environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("AIRFLOW", "WANDB"))},
-            **{f"AIRFLOW_CONN_{name.upper()}": text for name, text in connections.items()},
-            "AIRFLOW_HOME": str(folder),
-            "AIRFLOW__CORE__DAGS_FOLDER": str(folder / "dags"),
-            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
-            "AIRFLOW__CORE__PARALLELISM": "2",
-            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
-            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
-            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{self.port}/execution/",
-            # A busy machine: the first answer takes long, and a request given up is a lost try.
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
-            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
-            # How soon the triggers of a killed triggerer are taken over.
-            "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "2",
-            "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "10",
-            "AIRFLOW__API_AUTH__JWT_SECRET": "s" * 64,
-            "AIRFLOW__API__SECRET_KEY": "s" * 64,
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.database}",
-            "WB_OPS_TEST_FOLDER": str(folder),
-            "AIRFLOW__OPENLINEAGE__TRANSPORT": json.dumps(
-                {"type": "file", "log_file_path": str(folder / "lineage.json"), "append": True}
-            ),
-        }
-
-    def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "airflow", *arguments]
-
-    def start(self, *arguments: str) -> None:
-        """Start one of Airflow's processes, in a group of its own."""
-        with (self.folder / f"{arguments[0]}.log").open("ab") as log:
-            self.processes[arguments[0]] = subprocess.Popen(
-                self.command(*arguments),
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-
-    def stop(self, *names: str, by: signal.Signals = signal.SIGKILL) -> None:
-        """End processes of ours by this signal, then what is left of their groups."""
-        ending = [self.processes.pop(name) for name in names]
-        for process in ending:
-            os.killpg(process.pid, by)
-        for process in ending:
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(20)
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait(10)
-
-    def run(self, *arguments: str) -> None:
-        """Run a command of Airflow's to its end, as an operator of the deployment would."""
-        done = subprocess.run(
-            self.command(*arguments), env=self.environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def has_server(self) -> bool:
-        """Whether the API server accepts connections."""
-        with closing(socket.socket()) as client:
-            return client.connect_ex(("127.0.0.1", self.port)) == 0
-
-    def process_reading_from(self, url: str) -> psutil.Process | None:
-        """The process below the scheduler that has a connection to this server."""
-        port = urlsplit(url).port
-        for process in psutil.Process(self.processes["scheduler"].pid).children(recursive=True):
-            with suppress(psutil.NoSuchProcess):
-                if any(c.raddr and c.raddr.port == port for c in process.net_connections()):
-                    return process
-        return None
-
-    def kill_a_reader(self, url: str) -> None:
-        """Kill -9 the first process below the scheduler that reads from this server."""
-        self.wait_for(lambda: self.process_reading_from(url)).kill()
-
-    def rows(self, sql: str, *values: Any) -> list[dict[str, Any]]:
-        uri = f"file:{self.database}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=30)) as connection:
-            connection.row_factory = sqlite3.Row
-            return [dict(row) for row in connection.execute(sql, values)]
-
-    def tasks(self, dag_id: str) -> list[dict[str, Any]]:
-        return self.rows("select * from task_instance where dag_id = ? order by start_date", dag_id)
-
-    def wait_for(self, what: Callable[[], Any], limit_s: float = 600.0) -> Any:
-        """The first true answer; a failure that shows the logs if none comes in time."""
-        deadline = time.monotonic() + limit_s
-        while time.monotonic() < deadline:
-            if answer := what():
-                return answer
-            time.sleep(0.3)
-        logs = "\n".join(p.read_text()[-2000:] for p in sorted(self.folder.glob("*.log")))
-        return pytest.fail(f"nothing within {limit_s} s\n{logs}")
-
-    def ended(self, dag_id: str) -> dict[str, Any]:
-        """The Dag's only task instance, when it has ended."""
-
-        def find() -> list[dict[str, Any]]:
-            return [t for t in self.tasks(dag_id) if t["state"] in ("success", "failed")]
-
-        found: dict[str, Any] = self.wait_for(find)[0]
-        return found
 
 
 @pytest.fixture(scope="module")
 def servers() -> Iterator[dict[str, DevServer]]:
     """One server for each Dag, so that each meets its own faults."""
-    with ExitStack() as stack:
-        found = {}
-        for name in ("limited", "refused", "deferred", "sharded", "waiting", "live", "nightly"):
-            server = DevServer(api_keys={KEY: ApiKey(username="ann")})
-            found[name] = stack.enter_context(server)
-            state = "running" if name == "waiting" else "finished"
-            server.seed_run(
-                "ann", "demo", "run0", state=state, history=[{"loss": 1.0}, {"loss": 0.5}]
-            )
-        found["limited"].faults.add(Fault(LISTING, Responder.rate_limited(12)))
-        for run_id in ("run1", "run2"):
-            found["sharded"].seed_run("ann", "demo", run_id, history=[{"loss": 2.0}] * 3)
-        # The first file to be read does not come, until whoever waits for it is killed.
-        found["sharded"].faults.add(Fault(FILE, Responder.slow(60)))
-        found["deferred"].faults.add(Fault(LISTING, Responder.rate_limited(8)))
-        seed_days(found["live"], "demo", days=1)
-        seed_days(found["nightly"], "nightly", days=5)
+    with seeded_servers() as found:
         yield found
-
-
-def seed_days(server: DevServer, project: str, days: int) -> None:
-    """The first and the last run of today and of days before it; runs of today are there, too."""
-    midnight = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    for ago in range(1, days + 1):
-        begin = midnight - timedelta(days=ago)
-        for name, moment in {"first": begin, "last": begin + LAST_MOMENT}.items():
-            server.seed_run(
-                "ann",
-                project,
-                f"{name}-{ago}",
-                created_at=moment,
-                heartbeat_at=moment,
-                history=[{"loss": 3.0}],
-            )
 
 
 @pytest.fixture(scope="module")
@@ -240,28 +75,6 @@ def airflow(
             yield deployment
     finally:
         deployment.stop(*deployment.processes)
-
-
-def runs_of_days(server: DevServer, project: str) -> dict[str, set[str]]:
-    """What is on the server: the runs by the day on which they were created."""
-    found: dict[str, set[str]] = {}
-    for run in Api({"base_url": server.url}, api_key=KEY).runs(f"ann/{project}"):
-        found.setdefault(f"{run.created_at:%Y-%m-%d}", set()).add(run.id)
-    return found
-
-
-def held(url: str, dataset: str) -> dict[str, str]:
-    """The runs of a dataset, each with the status of its history; none before it is there."""
-    with suppress(WarehouseError):
-        found = connect(url).query(HELD, dataset)
-        return {row["run_id"]: row["status"] for row in found.to_pylist()}
-    return {}
-
-
-def connection(name: str, server: DevServer) -> str:
-    key = "w" * 40 if name == "refused" else KEY
-    extra = {"max_wait_s": 0}
-    return json.dumps({"conn_type": "wandb", "host": server.url, "password": key, "extra": extra})
 
 
 def moment(text: str) -> datetime:
@@ -421,53 +234,6 @@ def test_a_partition_is_exported_alone_scheduled_or_backfilled(
     runs = set().union(*(days[day] for day in made))
     assert held(url, "ann__nightly") == dict.fromkeys(runs, "complete")
     assert told(airflow) == dict.fromkeys(made, 2)
-
-
-def partitions(airflow: Airflow, dag_id: str) -> dict[str, str]:
-    """The states of a Dag's runs, by their partition."""
-    sql = "select partition_key, state from dag_run where dag_id = ? order by id"
-    return {row["partition_key"]: row["state"] for row in airflow.rows(sql, dag_id)}
-
-
-def told(airflow: Airflow) -> dict[str, int]:
-    """The runs that were written, by the day that an event of the export has as its partition.
-
-    The event of any asset has the partition of its Dag run; that of days has those of its own.
-    """
-    events = airflow.rows(
-        "select a.name, e.partition_key, e.extra from asset_event e "
-        "join asset a on a.id = e.asset_id where e.source_dag_id = 'nightly' order by e.id"
-    )
-    of_table = {e["partition_key"]: e["extra"] for e in events if e["name"] == "exported_night"}
-    of_days = {e["partition_key"]: e["extra"] for e in events if e["name"] != "exported_night"}
-    assert len(events) == len(of_table) + len(of_days)
-    told = {key.removesuffix("T00:00:00"): extra for key, extra in of_table.items()}
-    if HAS_RETRY_POLICIES:
-        assert of_days == told
-    return {day: json.loads(extra)["runs"] for day, extra in told.items()}
-
-
-def exports(airflow: Airflow) -> list[dict[str, Any]]:
-    rows = airflow.rows(
-        "select e.extra from asset_event e join asset a on a.id = e.asset_id "
-        "where e.source_dag_id = 'live' and a.name = 'exported_table'"
-    )
-    return [json.loads(row["extra"]) for row in rows]
-
-
-def consumed(airflow: Airflow, run_id: str) -> list[Any]:
-    """Wait until an event named the run and a consumer has run after it."""
-
-    def find() -> list[Any]:
-        events = airflow.rows(
-            "select timestamp from asset_event where extra like ? and source_dag_id is null",
-            f'%"{run_id}"%',
-        )
-        ended = [task for task in airflow.tasks("consumer") if task["state"] == "success"]
-        return [t for t in ended if events and t["start_date"] > events[0]["timestamp"]]
-
-    found: list[Any] = airflow.wait_for(find)
-    return found
 
 
 def test_the_key_is_in_no_file(airflow: Airflow) -> None:
