@@ -126,6 +126,18 @@ class TestOneRun:
         assert report.statuses == {"complete": 3, "deleted": 1}
         assert ask("select count(*) as n from runs") == [{"n": 3}]
 
+    def test_a_run_deleted_while_it_is_read_keeps_its_rows_and_their_count(
+        self, server: DevServer, api: Api, warehouse: Warehouse, export: Any, ask: Ask
+    ):
+        export()
+        held = "select rows_read from _wb_receipts where run_id = 'r1' and table_name = 'history'"
+        before = ask(held)
+        plan = plan_export(replace(REQUEST, mode="full"), api, warehouse)
+        server.delete_run("ann", "trials", "r1")
+        execute_export(plan, api, warehouse)
+        assert ask(held) == before
+        assert ask(f"{held} and status = 'deleted' and note is null") == before
+
     def test_rows_that_do_not_add_up_are_unexplained_and_read_again(
         self, server: DevServer, export: Any, ask: Ask
     ):

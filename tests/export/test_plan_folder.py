@@ -28,7 +28,7 @@ from wb_ops import (
     plan_export,
 )
 from wb_ops.devserver import DevServer, Fault, Matcher, Responder
-from wb_ops.export import delete_old_plans
+from wb_ops.export import Progress, delete_old_plans
 from wb_ops.export.folder import open_folder
 from wb_ops.settings import Settings
 
@@ -276,6 +276,31 @@ class TestShards:
         assert (report.runs, report.changed) == (0, 7)
         assert ask("select * from history order by all") == before
         assert ask("select watermark, reconciled_at, updated_at from _wb_state") == marks
+
+    def test_do_not_go_back_behind_another_export_when_they_are_committed_again(
+        self, server: DevServer, api: Api, warehouse: Warehouse, staging: str, ask: Ask
+    ):
+        """The first attempt has noted the run that it left alone: the note is no row of its own."""
+        early = "2025-12-01T00:00:00"
+        history = rows(5)
+        server.seed_run("ann", "trials", "live", state="running", created_at=early, history=history)
+        one_by_one = replace(REQUEST, max_cells=5, max_workers=1)
+        plan_uri = plan_export(one_by_one, api, warehouse).save(staging)
+        execute_shard(plan_uri, Shard(0, 1), api)
+        server.append_history("ann", "trials", "live", rows(5, start=5))
+        execute_export(plan_export(REQUEST, api, warehouse), api, warehouse)
+        server.edit_run("ann", "trials", "live", tags=["late"])
+        before = ask("select * from history order by all")
+
+        def interrupts(progress: Progress) -> None:
+            if ask("select run_id from _wb_receipts where note like 'changed since%'"):
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            commit_plan(plan_uri, api, warehouse, interrupts)
+        assert ask("select status from _wb_loads order by started_at")[0] == {"status": "running"}
+        commit_plan(plan_uri, api, warehouse)
+        assert ask("select * from history order by all") == before
 
     def test_of_an_export_that_reads_nothing_are_none(
         self, server: DevServer, api: Api, warehouse: Warehouse, staging: str, ask: Ask

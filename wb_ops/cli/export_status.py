@@ -112,7 +112,9 @@ def _scopes(
 
 def _whole_scopes() -> dict[str, list[str]]:
     """The scopes of a whole project, with all runs and metrics -> the tables that each writes."""
-    chosen = chain.from_iterable(combinations(TABLE_NAMES, size) for size in range(4))
+    chosen = chain.from_iterable(
+        combinations(TABLE_NAMES, size) for size in range(len(TABLE_NAMES) + 1)
+    )
     scopes = {}
     for tables, redacts in product(chosen, (False, True)):
         request = ExportRequest("any", "any", tables=tables, redact_secrets=redacts)

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 
 from wb_ops.client.source import Node
 from wb_ops.export.conflicts import deleted, marked
+from wb_ops.export.decide import is_marked
 from wb_ops.export.planned import ExportPlan
 from wb_ops.export.receipts import Receipt, receipts_table, runs_receipt
 from wb_ops.export.report import ExportReport
@@ -106,7 +107,8 @@ class Committer:
         notes = marked([*stale, *changed], held, self.plan.request)
         rows, of_runs = self._rows([one.node for one in fresh if one.node is not None])
         of_rows = list(chain.from_iterable(one.receipts for one in fresh))
-        receipts = [*notes, *deleted(gone, held, self.plan.request), *of_runs, *of_rows]
+        # The last word: what is held of a run that went while it was read, not what was read.
+        receipts = [*notes, *of_runs, *of_rows, *deleted(gone, held, self.plan.request)]
         # What is told of is what was read, and what could not be.
         told = [one for one in of_rows if one.table_name == "history" or not one.is_sound]
         self.report.receipts += [*told, *(one for one in of_runs if not one.is_sound)]
@@ -182,7 +184,11 @@ class Committer:
 
     def _is_newer(self, of_runs: Receipts, one: Sealed) -> bool:
         """Whether another load has written the run since the plan looked."""
-        return of_runs.load_id(one.run_id) not in (one.written_by, self.plan.load_id)
+        by = of_runs.load_id(one.run_id)
+        if by == self.plan.load_id:
+            # Where an earlier attempt at this commit left it alone, it did no more than say so.
+            return is_marked(of_runs, one.run_id)
+        return by != one.written_by
 
     def _rows(self, nodes: Sequence[Node]) -> tuple[pa.Table, list[Receipt]]:
         """Rows of `runs` with their receipts; a run that is unreadable has only the latter."""

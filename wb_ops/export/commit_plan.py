@@ -53,9 +53,10 @@ def commit_plan(
 
     A run that another export has written, or that changed on the server since it was read, is not
     written: the next export reads it. One that only went on logging is written as far as it was
-    read. Safe to repeat: a plan that is committed is not committed
-    again, its report or its ExportIncomplete is that of the first time; one that was killed half
-    way is finished. One request for 200 runs.
+    read. Safe to repeat: a plan that is committed is not committed again: its report has the runs,
+    rows, requests, bytes, deletions and receipts that the warehouse tells of, and its
+    ExportIncomplete is raised again; one that was killed half way is finished. One request for 200
+    runs.
 
     Raises:
         NotFound: there is no such plan (retry: never).
@@ -110,7 +111,13 @@ def _finished(
             receipts = receipts_of_load(tables["_wb_receipts"], plan.load_id)
             told = [one for one in receipts if one.table_name == "history" or not one.is_sound]
             numbers = {name: load[name] for name in names}
-            return replace(report, **numbers, receipts=told, advices=_advices(folder))
+            return replace(
+                report,
+                **numbers,
+                deleted=len(plan.deleted),
+                receipts=told,
+                advices=_advices(folder),
+            )
     return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from wb_ops.export.decide import CHANGED, content_hash
 from wb_ops.export.receipts import Receipt, kept
@@ -35,8 +36,9 @@ def deleted(
     """Receipts that say that runs are gone; their rows stay, and are counted as before."""
     tables = sorted({"runs", "history", *request.tables})
     # Without a fingerprint: a run that is made anew under the same id is read anew.
+    gone: dict[str, Any] = {"status": "deleted", "fingerprint": "", "note": None}
     return [
-        kept(run_id, held[name].whole(run_id), name, status="deleted", fingerprint="")
+        kept(run_id, held[name].whole(run_id), name, **gone)
         for run_id in run_ids
         for name in tables
     ]

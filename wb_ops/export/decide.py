@@ -164,7 +164,7 @@ def _system(request: ExportRequest, node: Node, state: ExportState, mode: Mode) 
     if mode == "full":
         return "read again"
     is_same = held.fingerprint(node["name"]) == system_fingerprint(node)
-    if status == "failed" or not is_same or _is_marked(held, node["name"]):
+    if status == "failed" or not is_same or is_marked(held, node["name"]):
         return "system metrics"
     return None
 
@@ -175,11 +175,11 @@ def _edit(request: ExportRequest, node: Node, state: ExportState) -> str | None:
     if status is None:
         return "new"
     is_same = held.fingerprint(node["name"]) == content_hash(request, node)
-    is_settled = status != "deleted" and not _is_marked(held, node["name"])
+    is_settled = status != "deleted" and not is_marked(held, node["name"])
     return None if is_same and is_settled else "edited"
 
 
-def _is_marked(receipts: Receipts, run_id: str) -> bool:
+def is_marked(receipts: Receipts, run_id: str) -> bool:
     """Whether a commit found that another load had written the run since the plan.
 
     It is written once more, whatever it holds: else its receipt would never be settled.
