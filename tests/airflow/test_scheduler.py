@@ -182,17 +182,14 @@ def await_questions(airflow: Airflow, server: DevServer) -> None:
     airflow.wait_for(lambda: len(server.requests) >= before + 2)
 
 
+@pytest.mark.airflow_3_3
 def test_what_was_written_reaches_a_daily_consumer(
     airflow: Airflow, servers: dict[str, DevServer]
 ) -> None:
     """The watcher's events know no partition; the export's do: the days of the runs' creation.
 
-    The consumer exports the day of its partition, and no run of another. Before Airflow 3.3 there
-    is no such asset, and no such Dag.
+    The consumer exports the day of its partition, and no run of another.
     """
-    if not HAS_RETRY_POLICIES:
-        assert airflow.rows("select dag_id from dag where dag_id = 'daily'") == []
-        return
     days = runs_of_days(servers["live"], "demo")
     assert sum(len(runs) for runs in days.values()) == 5
     url = f"duckdb:///{airflow.folder}/daily.duckdb"

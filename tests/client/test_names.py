@@ -389,6 +389,13 @@ def test_a_report_is_not_taken_for_a_project(api: Api, path: str):
         api.from_path(path)
 
 
+def test_a_project_may_be_called_reports(server: DevServer, api: Api):
+    server.seed_run("ann", "reports", "r1")
+    for path in ("ann/reports/r1", "https://wandb.ai/ann/reports/runs/r1"):
+        assert api.from_path(path).id == "r1"
+    assert api.from_path("https://wandb.ai/ann/reports/workspace").name == "reports"
+
+
 @pytest.mark.parametrize("order", [None, 3])
 def test_an_order_is_a_text(api: Api, order: Any):
     with pytest.raises(InvalidRequest, match=f"order={order}: .*'-created_at'"):

@@ -64,6 +64,16 @@ class TestWhatAProgramHolds:
         run.load(force=True)
         assert (dict(summary), config, tags) == ({"loss": 2}, {"other": 2}, ["theirs"])
 
+    def test_keeps_a_list_that_was_empty(self, server: DevServer, api: Api):
+        server.seed_run("ann", "trials", "bare")
+        run = api.run("ann/trials/bare")
+        tags = run.tags
+        for tag, theirs in (("mine", "theirs"), ("more", "last")):
+            tags.append(tag)
+            server.edit_run("ann", "trials", "bare", tags=[*tags[:-1], theirs])
+            run.update()
+        assert set(api.run("ann/trials/bare").tags) == {"mine", "theirs", "more", "last"}
+
     def test_and_has_assigned_gets_nothing_of_one_run_for_the_next(
         self, server: DevServer, api: Api, run: Run
     ):

@@ -182,12 +182,14 @@ class Api:
 
     def from_path(self, path: str) -> Project | Run | Sweep:
         """Return what a path or URL names: a run, a sweep (with `/sweeps/` in it) or a project."""
-        if "/reports/" in path:
-            raise InvalidRequest(f"{path!r} is a report: read reports with W&B's own SDK.")
         if "/sweeps/" in path:
             return self.sweep(path)
-        is_run = "/runs/" in path or ("://" not in path and path.strip("/ ").count("/") == 2)
-        return self.run(path) if is_run else self.project(path)
+        if "/runs/" in path or ("://" not in path and path.strip("/ ").count("/") == 2):
+            return self.run(path)
+        # A project may have that name.
+        if "/reports/" in path and project_path_parts(path)[-1:] != ["reports"]:
+            raise InvalidRequest(f"{path!r} is a report: read reports with W&B's own SDK.")
+        return self.project(path)
 
     def source(self, path: str | None) -> RunSource:
         """The project `entity/project`, or `project` of the default entity, or its page's URL.

@@ -34,6 +34,7 @@ class LiveRows:
     _count: int = 0
     _forms: LiveForms = field(default_factory=LiveForms)
     _unseen: list[int] = field(default_factory=list)
+    _decided: KeyForms | None = None
 
     def add(self, rows: Sequence[str], table: pa.Table | None) -> int:
         """Keep a chunk, with what `read_plain` made of it, and return its number.
@@ -45,6 +46,7 @@ class LiveRows:
         self._count += 1
         self.size_bytes += sum(map(len, rows))
         self._held[number] = rows
+        self._decided = None
         if self.size_bytes <= MAX_PARSED_BYTES:
             self._parsed[number] = table
         if table is None:
@@ -88,7 +90,9 @@ class LiveRows:
         while self._unseen:
             self._forms.add(self.read(self._unseen[-1]))
             self._unseen.pop()
-        return self._forms.decided()
+        if self._decided is None:
+            self._decided = self._forms.decided()
+        return self._decided
 
     def _plain(self, numbers: Sequence[int]) -> list[pa.Table] | None:
         """The chunks as plain tables, None as soon as one is not plain."""

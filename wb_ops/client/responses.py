@@ -64,10 +64,16 @@ _MESSAGE_ERRORS: tuple[tuple[tuple[str, ...], type[CommError]], ...] = (
     ),
     (("rate limit", "too many requests"), RateLimited),
     (
-        ("permission denied", "forbidden", "not authorized", "read-only", "access denied"),
+        (
+            "permission denied",
+            "forbidden",
+            "not authorized",
+            "read-only",
+            "access denied",
+            "code = permissiondenied",
+        ),
         PermissionDenied,
     ),
-    (("code = permissiondenied",), PermissionDenied),
     (("not found", "could not find", "does not exist", "code = notfound"), NotFound),
     (
         (

@@ -39,15 +39,12 @@ class Run(RunHistory):
 
     def __init__(self, source: RunSource, reader: HistoryReader, node: Node) -> None:
         super().__init__(source, reader, node)
-        self._made: dict[str, Any] = {}
         self.tags: list[str] = []
+        self._made: dict[str, Any] = {"tags": self.tags}
         self._load(node)
 
     def _load(self, node: Node) -> None:
         self._node = node
-        summary = self.__dict__.get("summary")
-        if summary is not None and not summary.has_changes:
-            summary.take(node.get("summaryMetrics"))
         if "config" in self.__dict__:
             self._renew("config", self._read_config())
         self._renew("tags", list(node.get("tags") or []))
@@ -140,7 +137,11 @@ class Run(RunHistory):
         if force:
             for name in ("metadata", "sweep", "system_metrics"):
                 self.__dict__.pop(name, None)
-            self._load(self._source.fetch_node(self.id))
+            node = self._source.fetch_node(self.id)
+            summary = self.__dict__.get("summary")
+            if summary is not None and not summary.has_changes:
+                summary.take(node.get("summaryMetrics"))
+            self._load(node)
         return self._node
 
     # A run is never read in part, whatever it was listed with.

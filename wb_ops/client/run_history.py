@@ -85,8 +85,9 @@ class RunHistory(RunFields):
     ) -> HistoryExports:
         """Copy the parquet files that W&B exports of this history to a folder, as they are.
 
-        Copies appear when all files have come, and replace those of an earlier call. One request,
-        and one for each file. `history_table` merges them, and reads what is not exported yet.
+        Copies appear when all files have come, and replace those of the same name. An earlier call
+        may have left more: read `paths` of what is returned, not the folder. One request, and one
+        for each file. `history_table` merges them, and reads what is not exported yet.
 
         Raises:
             IncompleteHistory: with `require_complete_history`, rows are not exported yet (retry:

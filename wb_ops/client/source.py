@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +18,7 @@ from wb_ops.client.responses import missing
 from wb_ops.client.retries import GivesUp
 from wb_ops.client.transport import Transport
 from wb_ops.errors import CommError, InvalidRequest, ServerUnavailable
+from wb_ops.tables.times import filter_time
 
 log = logging.getLogger("wb_ops")
 
@@ -109,7 +111,8 @@ class RunSource:
             NotFound: there is no such project, or this key cannot see it (retry: never).
             CommError: by the table in `errors`.
         """
-        times = {"any": "1970-01-01T00:00:00", "none": "9999-12-31T00:00:00"}
+        years = {"any": 1970, "none": 9999}
+        times = {key: filter_time(datetime(year, 1, 1, tzinfo=UTC)) for key, year in years.items()}
         filters = {key: _filter_text({name: {"$gte": time}}) for key, time in times.items()}
         try:
             found = self.fetch_project_fields(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
+
+from wb_ops.tables.times import parse_server_time
 
 # A crash is noticed minutes after the last sign of life, which stays the time of the run's end.
 OVERLAP = timedelta(minutes=30)
@@ -36,7 +38,9 @@ class Cursor:
             return cls(start)
         try:
             values = json.loads(text)
-            return cls(_time(values["at"]), {str(k): str(v) for k, v in values["seen"].items()})
+            return cls(
+                parse_server_time(values["at"]), {str(k): str(v) for k, v in values["seen"].items()}
+            )
         except (KeyError, TypeError, AttributeError) as exc:
             raise ValueError(f"no cursor: {exc}") from exc
 
@@ -53,19 +57,14 @@ class Cursor:
         seen = {**self.seen, **dict(reported)}
         if not seen:
             return self
-        newest = max(_time(ended) for ended in seen.values())
+        newest = max(parse_server_time(ended) for ended in seen.values())
         at = max(self.at, newest - OVERLAP)
         kept = sorted(
-            ((run_id, ended) for run_id, ended in seen.items() if _time(ended) >= at),
-            key=lambda one: _time(one[1]),
+            ((run_id, ended) for run_id, ended in seen.items() if parse_server_time(ended) >= at),
+            key=lambda one: parse_server_time(one[1]),
         )
         if len(kept) > MAX_SEEN:
-            at = _time(kept[-MAX_SEEN][1])
+            at = parse_server_time(kept[-MAX_SEEN][1])
             # All that ended in that moment: what is forgotten would be new again, for ever.
-            kept = [one for one in kept if _time(one[1]) >= at]
+            kept = [one for one in kept if parse_server_time(one[1]) >= at]
         return Cursor(at, dict(kept))
-
-
-def _time(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, time, timedelta
+from datetime import datetime, time, timedelta
 from typing import TYPE_CHECKING, Literal, get_args
 
 from wb_ops.errors import InvalidRequest
+from wb_ops.tables.times import parse_server_time
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -46,11 +47,10 @@ def _partition(context: Context) -> Bounds:
     if key is None or not _DAY.match(key):
         return None, None
     try:
-        start = datetime.fromisoformat(key)
+        start = parse_server_time(key)
     except ValueError:
         start = None
-    start = start if start is None or start.tzinfo else start.replace(tzinfo=UTC)
-    if start is None or start.astimezone(UTC).time() != time.min:
+    if start is None or start.time() != time.min:
         raise InvalidRequest(
             f"The Dag run's partition_key={key!r} is not a day (UTC), such as 2026-01-31: make it "
             "one (key_format, or StartOfDayMapper in the schedule), give since and until, or "
