@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from typing import IO
+from typing import IO, TypeVar
 
 from wb_ops.client.downloads import temporary_file
 from wb_ops.client.exports import download_export, native_file
@@ -36,6 +36,8 @@ __all__ = ["HistoryReader", "RawHistory", "Require", "Selection", "adds_up", "jo
 log = logging.getLogger("wb_ops")
 
 URL_ATTEMPTS = 3
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -62,11 +64,21 @@ class HistoryReader:
         Raises:
             CommError: NotFound for a run that is gone; else by the table in `errors`.
         """
+        once = partial(self._read_once, source, run_id, selection)
+        return self.with_urls(source, run_id, once, sources)
+
+    def with_urls(
+        self,
+        source: RunSource,
+        run_id: str,
+        read: Callable[[HistorySources], T | None],
+        sources: HistorySources | None = None,
+    ) -> T:
+        """Give `read` the sources of a run, and new ones while it says None: a URL has expired."""
         for _ in range(URL_ATTEMPTS):
-            found = sources or self.sources(source, run_id)
-            raw = self._read_once(source, run_id, selection, found)
-            if raw is not None:
-                return raw
+            done = read(sources or self._sources(source, run_id))
+            if done is not None:
+                return done
             log.info("%s/%s: a signed URL has expired; asking again", source.path, run_id)
             sources = None
         raise ServerUnavailable(
@@ -102,8 +114,7 @@ class HistoryReader:
                 self._executor = ThreadPoolExecutor(self.max_workers, "wb_ops-history")
             return self._executor
 
-    def sources(self, source: RunSource, run_id: str) -> HistorySources:
-        """Ask for the sources of one run; one request, two where the server has no exports."""
+    def _sources(self, source: RunSource, run_id: str) -> HistorySources:
         if self.has_parquet:
             try:
                 return fetch_sources(source, run_id, has_parquet=True)

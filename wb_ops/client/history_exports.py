@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -10,15 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from wb_ops.client.local_files import safe_target, whole_file
-from wb_ops.errors import IncompleteHistory, ServerUnavailable
+from wb_ops.errors import IncompleteHistory
 
 if TYPE_CHECKING:
     from wb_ops.client.history import HistoryReader
     from wb_ops.client.source import RunSource
-
-URL_ATTEMPTS = 3
-
-log = logging.getLogger("wb_ops")
+    from wb_ops.client.sources import HistorySources
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +52,8 @@ def copy_exports(
         CommError: by the table in `errors`.
     """
     path = f"{source.path}/{run_id}"
-    for _ in range(URL_ATTEMPTS):
-        found = reader.sources(source, run_id)
+
+    def once(found: HistorySources) -> HistoryExports | None:
         is_live = found.first_live_step is not None
         if require_complete and is_live:
             raise IncompleteHistory(
@@ -72,14 +68,10 @@ def copy_exports(
         try:
             _copy(reader, source, path, found.urls, targets)
         except _UrlRefused:
-            log.info("%s: a signed URL has expired; asking again", path)
-            continue
+            return None
         return HistoryExports(targets, is_live)
-    raise ServerUnavailable(
-        f"The storage refuses every signed URL for the history of {path}.",
-        operation="download",
-        path=path,
-    )
+
+    return reader.with_urls(source, run_id, once)
 
 
 def _copy(
