@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import heapq
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from itertools import count
 from pathlib import Path
 from uuid import uuid4
 
@@ -98,6 +99,8 @@ class _ShardExecution:
     shard: Shard
     api: Api
     folder: Folder
+    # Batches are committed by name: in the order in which they were read.
+    numbers: Iterator[int] = field(default_factory=count)
 
     def run(self) -> ShardResult:
         traffic = self.api.transport.traffic
@@ -141,7 +144,7 @@ class _ShardExecution:
         sealed = seal(self.plan.request, source, batch, is_cut_off=is_cut_off)
         rows = [self._stored(one, run) for one, run in zip(sealed, batch, strict=True)]
         if rows:
-            name = f"{self.shard.folder}batch-{uuid4().hex}.json"
+            name = f"{self.shard.folder}batch-{next(self.numbers):06}-{uuid4().hex}.json"
             self.folder.write(name, dump_stored(rows))
 
     def _stored(self, sealed: Sealed, staged: StagedRun) -> StoredRun:
