@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import ipaddress
 import json
+import re
 import socket
 import ssl
 import threading
@@ -60,7 +61,7 @@ def answering(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[
             with connection:
                 try:
                     spoken = context.wrap_socket(connection, True) if context else connection
-                    heard.append(spoken.recv(65536))
+                    heard.append(request_from(spoken))
                     spoken.sendall(answer)
                 except OSError:
                     continue
@@ -71,6 +72,18 @@ def answering(answer: bytes, context: ssl.SSLContext | None = None) -> Iterator[
         yield f"http{'s' if context else ''}://127.0.0.1:{listener.getsockname()[1]}", heard
         listener.shutdown(socket.SHUT_RDWR)
     thread.join(10)
+
+
+def request_from(spoken: socket.socket) -> bytes:
+    """All of a request: who closes before it has come resets the connection, answer and all."""
+    request = b""
+    while chunk := spoken.recv(65536):
+        request += chunk
+        head, end, body = request.partition(b"\r\n\r\n")
+        length = re.search(rb"(?i)content-length: (\d+)", head)
+        if end and len(body) >= (int(length[1]) if length else 0):
+            break
+    return request
 
 
 def api_of(url: str, **settings: float | int) -> Api:

@@ -145,6 +145,10 @@ def dev(servers: dict[str, DevServer], tmp_path_factory: pytest.TempPathFactory)
         **os.environ,
         "DAGSTER_HOME": str(home),
         "DAGSTER_DISABLE_TELEMETRY": "true",
+        # The daemon that runs failed runs again passes over one whose failure it reads before
+        # the run's record says so (Dagster 1.13): a second or more where all is busy. It looks
+        # every five seconds, and so would meet that moment often.
+        "DAGSTER_EVENT_LOG_CONSUMER_DAEMON_INTERVAL_SECONDS": "30",
         "PYTHONPATH": str(ROOT),
         "WANDB_API_KEY": KEY,
         "TEST_LITERAL": LITERAL,
