@@ -16,12 +16,15 @@ from wb_ops.dagster import (
 )
 from wb_ops.devserver import Responder
 
-TODAY = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 HISTORY = [{"_step": step, "val_acc": step / 10} for step in range(4)]
 
 
+def today() -> datetime:
+    return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
 def day(ago: int) -> str:
-    return f"{TODAY - timedelta(days=ago):%Y-%m-%d}"
+    return f"{today() - timedelta(days=ago):%Y-%m-%d}"
 
 
 class Watched:
@@ -53,7 +56,7 @@ class Watched:
         self.cursor = None
 
     def seed(self, run_id: str, ago: int, **fields: object) -> None:
-        moment = TODAY - timedelta(days=ago)
+        moment = today() - timedelta(days=ago)
         self.bench.server.seed_run(
             "ann", "demo", run_id, created_at=moment, history=HISTORY, **fields
         )
