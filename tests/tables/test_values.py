@@ -14,7 +14,9 @@ from wb_ops.tables.values import (
     encode_document,
     escape_text,
     is_media,
+    parse_document,
     parse_json,
+    parse_lines,
     pointers_text,
     unescape_text,
 )
@@ -88,6 +90,26 @@ def test_parsing_accepts_what_wandb_writes() -> None:
     assert isinstance(value, dict)
     assert math.isnan(value.pop("a"))
     assert value == {"b": -math.inf, "c": "x\ty", "d": 2**60 + 1, "d2": 2}
+
+
+BIG = 12345678901234567890123
+
+
+@pytest.mark.parametrize("indent", [None, 0, 1])
+@pytest.mark.parametrize(
+    "value", [BIG, -BIG, [BIG], [1, BIG, -BIG], {"a": BIG, "b": [-BIG]}, [str(BIG) * 2, BIG]]
+)
+def test_integers_of_any_size_are_exact(value: object, indent: int | None) -> None:
+    text = json.dumps(value, indent=indent)
+    assert parse_document(text) == parse_document(text.encode()) == (value, False)
+    assert parse_lines([text, "1"]) == [value, 1]
+
+
+@pytest.mark.parametrize(
+    "value", [{"commit": f"a{BIG}"}, {"id": str(BIG)}, [0.00012345678901234567, f"{BIG}{BIG}{BIG}"]]
+)
+def test_digits_in_words_and_fractions_are_no_big_integers(value: object) -> None:
+    assert parse_document(json.dumps(value)) == (value, True)
 
 
 @pytest.mark.parametrize("text", ["", "{", "nan", "[" * 100_000])

@@ -23,6 +23,7 @@ _UNSTORABLE = re.compile(f"[\x00\ud800-\udfff{_ESCAPE}]")
 # orjson rounds integers beyond 64 bits: they have 19 digits or more
 _DIGITS_ALIKE = bytes.maketrans(b"123456789", b"000000000")
 _MANY_DIGITS = b"0" * 19
+_BEFORE_INTEGER = b":[,- \t\r\n"
 _ESCAPED = re.compile(f"{_ESCAPE}([0-9A-F]{{4}})")
 
 
@@ -68,7 +69,7 @@ def parse_document(text: object) -> tuple[object, bool]:
         raise ValueError(f"JSON text is expected, not a value of type {type(text).__name__}")
     try:
         data = text.encode() if isinstance(text, str) else text
-        if _MANY_DIGITS not in data.translate(_DIGITS_ALIKE):
+        if not _may_hold_big_integer(data):
             return orjson.loads(data), True
     except ValueError:
         pass  # not strict JSON: the slower parser knows the rest, or says what is wrong
@@ -88,7 +89,7 @@ def parse_lines(texts: Sequence[str]) -> list[object]:
     """
     try:
         data = ("[" + ",".join(texts) + "]").encode()
-        if _MANY_DIGITS not in data.translate(_DIGITS_ALIKE):
+        if not _may_hold_big_integer(data):
             values: list[object] = orjson.loads(data)
             # texts that are no JSON each may be together, such as `1, 2`
             if len(values) == len(texts):
@@ -96,6 +97,17 @@ def parse_lines(texts: Sequence[str]) -> list[object]:
     except ValueError:
         pass
     return [parse_json(text) for text in texts]
+
+
+def _may_hold_big_integer(data: bytes) -> bool:
+    """Whether JSON text may hold an integer beyond 64 bits; commit hashes are no such thing."""
+    digits = data.translate(_DIGITS_ALIKE)
+    at = digits.find(_MANY_DIGITS)
+    while at >= 0:
+        if digits[at - 1 : at] in _BEFORE_INTEGER:  # empty at the beginning: contained as well
+            return True
+        at = digits.find(_MANY_DIGITS, at + len(_MANY_DIGITS))
+    return False
 
 
 def is_media(value: object) -> bool:
