@@ -128,7 +128,7 @@ class _ShardExecution:
         source = self.api.source(str(request.owner))
         with temporary_folder("wb_ops-shard-") as local:
             stager = Stager(
-                source, self.api.reader, local, self.plan.load_id, request.redact_secrets
+                source, self.api.reader, local, self.plan.load_id, request.redact_secrets, "lz4"
             )
             runs = by_key_set(list(read_planned(self.folder, wanted)))
             staged = ConcurrentReader(stager, request.max_workers).iter_staged(runs)

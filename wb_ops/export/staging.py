@@ -8,12 +8,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 from uuid import uuid4
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
 
 from wb_ops.client.history import HistoryReader, RawHistory, Selection, joined
 from wb_ops.client.sampled import sampled_history
@@ -44,6 +45,9 @@ T = TypeVar("T")
 
 # W&B serves the system stream sampled; this many rows at most.
 SYSTEM_SAMPLES = 10_000
+
+# Named, it need not be found out for each file.
+_LOCAL = LocalFileSystem()
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +113,8 @@ class Stager:
     folder: Path
     load_id: str
     redacts: bool
+    # Beside the warehouse the files live for seconds: packing them costs more than it saves.
+    compression: Literal["none", "lz4"] = "none"
 
     def stage(self, planned: PlannedRun, sources: HistorySources | None) -> StagedRun:
         """Read what the plan says of one run; memory holds one group of its history.
@@ -184,7 +190,13 @@ class Stager:
         # Numbers seldom repeat: a dictionary of them costs three times the write, and is dropped.
         texts = [field.name for field in table.schema if field.type == pa.string()]
         try:
-            pq.write_table(table, path, compression="lz4", use_dictionary=texts)
+            pq.write_table(
+                table,
+                path,
+                compression=self.compression,
+                use_dictionary=texts,
+                filesystem=_LOCAL,
+            )
         except OSError as exc:
             raise WarehouseRefused(
                 f"Rows cannot be staged in {self.folder.parent}: {exc}. Make room there, or set "
