@@ -22,6 +22,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from wb_ops import Api, Warehouse, connect
+from wb_ops.client.pacing import forget_budgets
 from wb_ops.client.source import RunSource
 from wb_ops.devserver import DevServer
 
@@ -53,6 +54,12 @@ def _own_credentials(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.T
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("NETRC", str(home / "no-netrc"))
+
+
+@pytest.fixture(autouse=True)
+def _own_limits() -> None:
+    """No test waits for a limit that the server of another one had spent on the same port."""
+    forget_budgets()
 
 
 @pytest.fixture

@@ -34,7 +34,7 @@ from wb_ops import (
     ServerUnavailable,
 )
 from wb_ops.client.failures import mapped
-from wb_ops.client.pacing import Quota, RequestBudget, asked_wait_s
+from wb_ops.client.pacing import Quota, RequestBudget, asked_wait_s, forget_budgets
 from wb_ops.client.responses import Response, read_graphql
 from wb_ops.client.source import RunSource
 from wb_ops.client.transport import Transport
@@ -80,6 +80,19 @@ def test_a_limit_for_ever_is_bounded(server: DevServer, impatient: Api):
         listing(impatient)
     assert caught.value.attempts == 3
     assert len(server.requests) == 3
+
+
+def test_a_limit_that_is_forgotten_holds_no_new_client_back(server: DevServer, impatient: Api):
+    """A server of a later test may have the same port, and the same key."""
+    server.faults.add(Fault(Matcher(), Responder.rate_limited(300)))
+    with pytest.raises(RateLimited):
+        impatient.viewer  # noqa: B018 - reading it asks
+    with pytest.raises(RateLimited):
+        impatient.viewer  # noqa: B018
+    assert len(server.requests) == 1
+    forget_budgets()
+    with Api(settings=impatient.transport.settings) as fresh:
+        assert fresh.viewer.username
 
 
 def test_a_spent_budget_holds_the_next_request_back(server: DevServer, impatient: Api):

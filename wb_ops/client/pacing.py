@@ -120,14 +120,18 @@ def shared_budget(
         return _budgets.setdefault(name, RequestBudget(clock))
 
 
-def _forget_budgets() -> None:
-    """A forked child has none of its parent's threads, whose requests would count for ever."""
+def forget_budgets() -> None:
+    """Let new clients begin anew; those that are there keep what they know.
+
+    A forked child has none of its parent's threads, whose requests would count for ever. A test's
+    server may have the port of an earlier one, whose limit was spent.
+    """
     global _budgets, _budgets_lock
     _budgets, _budgets_lock = {}, threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_budgets)
+    os.register_at_fork(after_in_child=forget_budgets)
 
 
 def asked_wait_s(status: int, headers: Mapping[str, str]) -> float | None:
