@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from typing import Any
 
+import pandas as pd
 import pytest
 from messy_projects import RUNS, STATES, messy_runs, writable_run
 
@@ -92,6 +93,9 @@ def first(found):
     return found and found.id
 def is_tenth(run_id):
     return run_id[3] == "0"
+def text_of(frame):
+    types = [[name, str(dtype)] for name, dtype in frame.dtypes.items()]
+    return [types, [[repr(cell) for cell in row] for row in frame.itertuples()]]
 def digests(run):
     opened = [(f.name, f.download(root="copies/" + run.id)) for f in run.files()]
     return {name: hashlib.sha256(open(f.name, "rb").read()).hexdigest() for name, f in opened}
@@ -117,7 +121,7 @@ def read(run):
         "history": run.history(samples=9, pandas=False),
         "keyed": run.history(samples=9, keys=["lr", "a.b"], pandas=False),
         "system": run.history(stream="system", pandas=False),
-        "frame": list(run.history(samples=9).columns) if is_tenth(run.id) else None,
+        "frame": text_of(run.history(samples=9)) if is_tenth(run.id) else None,
         "scan": list(run.scan_history(**steps)),
         "x axis": run.history(samples=9, keys=["lr"], x_axis="_runtime", pandas=False),
         "bytes": digests(run),
@@ -199,6 +203,12 @@ def plain(run: Run) -> list[Any]:
     ]  # fmt: skip
 
 
+def text_of(frame: pd.DataFrame) -> list[Any]:
+    """Its columns with their types, and its cells; NaN is no value that equals itself."""
+    types = [[name, str(dtype)] for name, dtype in frame.dtypes.items()]
+    return [types, [[repr(cell) for cell in row] for row in frame.itertuples()]]
+
+
 def is_tenth(run_id: str) -> bool:
     """The same request as that of "history", in another form."""
     return run_id[3] == "0"
@@ -240,7 +250,7 @@ ASPECTS: dict[str, Callable[[Run], Any]] = {
     "history": lambda run: run.history(samples=9, pandas=False),
     "keyed": lambda run: run.history(samples=9, keys=["lr", "a.b"], pandas=False),
     "system": lambda run: run.history(stream="system", pandas=False),
-    "frame": lambda run: list(run.history(samples=9).columns) if is_tenth(run.id) else None,
+    "frame": lambda run: text_of(run.history(samples=9)) if is_tenth(run.id) else None,
     "scan": lambda run: list(run.scan_history()),
     "x axis": lambda run: run.history(samples=9, keys=["lr"], x_axis="_runtime", pandas=False),
     "bytes": digests,
