@@ -99,7 +99,7 @@ class _ShardExecution:
     shard: Shard
     api: Api
     folder: Folder
-    # Batches are committed by name: in the order in which they were read.
+    # Batches are committed by name: in the order in which one attempt read them.
     numbers: Iterator[int] = field(default_factory=count)
 
     def run(self) -> ShardResult:
@@ -128,7 +128,12 @@ class _ShardExecution:
         source = self.api.source(str(request.owner))
         with temporary_folder("wb_ops-shard-") as local:
             stager = Stager(
-                source, self.api.reader, local, self.plan.load_id, request.redact_secrets, "lz4"
+                source,
+                self.api.reader,
+                local,
+                self.plan.load_id,
+                request.redact_secrets,
+                compression="lz4",
             )
             runs = by_key_set(list(read_planned(self.folder, wanted)))
             staged = ConcurrentReader(stager, request.max_workers).iter_staged(runs)

@@ -113,7 +113,7 @@ class Stager:
     folder: Path
     load_id: str
     redacts: bool
-    # Beside the warehouse the files live for seconds: packing them costs more than it saves.
+    # Files that do not travel go with their batch: packing them costs more than it saves.
     compression: Literal["none", "lz4"] = "none"
 
     def stage(self, planned: PlannedRun, sources: HistorySources | None) -> StagedRun:
