@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from loss_rows import rows
 
 from wb_ops import (
     Api,
@@ -30,10 +31,6 @@ def counts(any_: int, none: int) -> Responder:
 
 # A field that the server does not know: it matches all runs, or none, or is an error.
 UNDERSTOOD_NOT = [counts(7, 7), counts(0, 0), Responder.error(400), Responder.error(500)]
-
-
-def rows(count: int, start: int = 0) -> list[dict[str, Any]]:
-    return [{"_step": step, "loss": step / 7} for step in range(start, start + count)]
 
 
 @pytest.fixture
