@@ -114,7 +114,7 @@ class Layout:
         return self.session.sql_type(TEXT if is_text(staged) else DOUBLE)
 
     def _add(self, table_name: str, wanted: dict[str, str]) -> None:
-        for name in wanted.keys() - self.tables[table_name].keys():
+        for name in [name for name in wanted if name not in self.tables[table_name]]:
             self._begin_change()
             self.session.execute(
                 f"ALTER TABLE {self.sql(table_name)} ADD COLUMN {quoted(name)} {wanted[name]}"
