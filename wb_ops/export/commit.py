@@ -56,7 +56,7 @@ class Committer:
         batches: Generator[SealedBatch, None, None],
         on_committed: Callable[[SealedBatch], None],
     ) -> None:
-        """Commit each batch, and remove its files, while the next one is made ready.
+        """Commit each batch, and discard its rows, while the next one is made ready.
 
         Raises:
             CommError: what stopped the reading, after what was read before is committed.
@@ -78,7 +78,7 @@ class Committer:
 
     def _committed(self, batch: SealedBatch) -> SealedBatch:
         self._commit(batch.runs, batch.changed, final=batch.is_last)
-        batch.remove_files()
+        batch.discard()
         return batch
 
     def _commit(self, runs: Sequence[Sealed], changed: Sequence[Sealed], *, final: bool) -> None:
@@ -143,7 +143,7 @@ class Committer:
             load_id=plan.load_id,
             runs=rows,
             flat=flat_table(rows, staged_name, staged_text, known=known),
-            history=[path for one in read for path in one.history or ()],
+            history=[staged.part for one in read for staged in one.history or ()],
             replaced=[one.run_id for one in whole],
             tails={one.run_id: one.tail_from for one in read if one.tail_from is not None},
             system_metrics=[path for one in systems for path in one.system or ()],

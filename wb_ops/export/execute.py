@@ -34,7 +34,8 @@ from wb_ops.export.sealed import (
     seal,
     unread,
 )
-from wb_ops.export.staging import StagedRun, Stager
+from wb_ops.export.staged import StagedRun
+from wb_ops.export.staging import Stager
 from wb_ops.warehouse import Warehouse
 
 SECONDS_BETWEEN_NEWS = 2.0
@@ -136,7 +137,12 @@ class _Execution:
     def _staged(self, planned: Sequence[PlannedRun]) -> Iterator[StagedRun]:
         request = self.plan.request
         stager = Stager(
-            self.source, self.api.reader, self.folder, self.plan.load_id, request.redact_secrets
+            self.source,
+            self.api.reader,
+            self.folder,
+            self.plan.load_id,
+            request.redact_secrets,
+            cells_in_memory=request.max_cells,
         )
         runs = by_key_set(planned)
         staged_so_far = rows_so_far = 0

@@ -10,7 +10,8 @@ from itertools import islice
 from wb_ops.client.sources import HistorySources
 from wb_ops.errors import RequestTimeout, ServerUnavailable
 from wb_ops.export.decide import PlannedRun
-from wb_ops.export.staging import StagedRun, Stager
+from wb_ops.export.staged import StagedRun
+from wb_ops.export.staging import Stager
 from wb_ops.tables.runs import read_history_keys
 
 MAX_FAILURES_IN_A_ROW = 10

@@ -14,7 +14,7 @@ from wb_ops.client.history import adds_up
 from wb_ops.client.source import Node
 from wb_ops.errors import CommError
 from wb_ops.export.decide import AS_BEFORE, PlannedRun
-from wb_ops.export.staging import StagedHistory, StagedRun
+from wb_ops.export.staged import StagedHistory, StagedRun
 from wb_ops.tables.fingerprints import Fingerprint, fingerprint, system_fingerprint
 from wb_ops.tables.runs import OPEN_STATES, last_step
 from wb_ops.tables.schemas import RECEIPTS

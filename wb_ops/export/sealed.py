@@ -12,7 +12,7 @@ from wb_ops.errors import Advice, AdviceKind, CommError, Facts, NotFound
 from wb_ops.export.decide import PlannedRun, cleaned
 from wb_ops.export.receipts import Receipt, receipts_of
 from wb_ops.export.request import ExportRequest
-from wb_ops.export.staging import StagedRun
+from wb_ops.export.staged import StagedRows, StagedRun
 
 MAX_RUNS_PER_BATCH = 1000
 
@@ -27,7 +27,7 @@ class Sealed:
         run_id: the run.
         node: the run as the server describes it after its rows were read; None if it is gone.
         receipts: of each table that was read.
-        history, system: staged files; `None` where the table is left as it is.
+        history, system: staged rows, staged files; `None` where the table is left as it is.
         tail_from: the staged history begins at this step; None: it is the whole.
         keys: the metrics that were read, None for all.
         written_by: the load that had written the run when the export was planned.
@@ -37,7 +37,7 @@ class Sealed:
     run_id: str
     node: Node | None
     receipts: tuple[Receipt, ...]
-    history: tuple[Path, ...] | None
+    history: tuple[StagedRows, ...] | None
     system: tuple[Path, ...] | None
     tail_from: int | None
     keys: tuple[str, ...] | None
@@ -61,10 +61,12 @@ class SealedBatch:
     is_last: bool = False
     stopped: CommError | None = None
 
-    def remove_files(self) -> None:
-        """Remove the staged files of all of its runs."""
+    def discard(self) -> None:
+        """Free the disk and memory that the rows of all of its runs take."""
         for one in (*self.runs, *self.changed):
-            for path in (*(one.history or ()), *(one.system or ())):
+            for part in one.history or ():
+                part.discard()
+            for path in one.system or ():
                 path.unlink()
 
 
@@ -161,7 +163,7 @@ def _sealed(request: ExportRequest, staged: StagedRun, node: Node | None) -> Sea
         run_id=staged.run_id,
         node=None if node is None else cleaned(request, node),
         receipts=tuple(receipts_of(staged, node, redacted=request.redact_secrets)),
-        history=None if history is None else history.paths,
+        history=None if history is None else history.parts,
         system=None if system is None else tuple(filter(None, [system.path])),
         tail_from=None if history is None else history.tail_from,
         keys=planned.keys,

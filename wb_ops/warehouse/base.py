@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,6 +46,10 @@ class Owner:
         return f"{self.entity}/{self.project}"
 
 
+# Staged rows of one table: a parquet file, or an Arrow table in memory.
+StagedPart: TypeAlias = "Path | pa.Table"
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """Rows that become visible together, or not at all.
@@ -55,12 +59,12 @@ class Batch:
         load_id: a batch of a load that is committed again replaces itself.
         runs: table `runs`; rows of the same run_id are replaced.
         flat: rows of `runs_flat` for these runs: run_id, dynamic columns, _load_id.
-        history: staged parquet files of table `history`: fixed and dynamic columns. A metric past
-            the cap of the warehouse goes to `history_long` instead.
+        history: staged rows of table `history`: fixed and dynamic columns. A metric past the cap
+            of the warehouse goes to `history_long` instead.
         replaced: runs whose history rows (both tables) are deleted before the staged ones are
             inserted.
         tails: runs whose staged rows begin at this step: only rows from it on are deleted.
-        system_metrics: staged parquet files of table `system_metrics`.
+        system_metrics: staged rows of table `system_metrics`.
         replaced_system: runs whose system metrics are deleted before those are inserted.
         deleted: runs that are gone on the server and are marked so.
         meta: rows of `_wb_receipts`, `_wb_loads`, `_wb_state`, replaced by their key.
@@ -71,10 +75,10 @@ class Batch:
     load_id: str
     runs: pa.Table
     flat: pa.Table | None = None
-    history: Sequence[Path] = ()
+    history: Sequence[StagedPart] = ()
     replaced: Sequence[str] = ()
     tails: Mapping[str, int] = field(default_factory=dict)
-    system_metrics: Sequence[Path] = ()
+    system_metrics: Sequence[StagedPart] = ()
     replaced_system: Sequence[str] = ()
     deleted: Sequence[str] = ()
     meta: Mapping[str, pa.Table] = field(default_factory=dict)

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import count
-from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 
 from wb_ops.errors import WarehouseRefused
-from wb_ops.warehouse.sql import JSON_COLUMNS, Limits, Staged, literal, quoted
+from wb_ops.warehouse.sql import JSON_COLUMNS, Limits, Staged, literal, literals, quoted
+from wb_ops.warehouse.staged import StagedFiles
 
 _TYPES = {
     pa.string(): "VARCHAR",
@@ -86,10 +86,10 @@ class DuckDBSession:
             self.connection.unregister(name)
 
     @contextmanager
-    def files_of(self, paths: Sequence[Path], columns: Sequence[str]) -> Iterator[Staged]:
+    def files_of(self, files: StagedFiles, columns: Sequence[str]) -> Iterator[Staged]:
         """Let DuckDB itself read the files, in parallel and in parts."""
-        files = ", ".join(literal(str(path)) for path in paths)
-        yield Staged(f"read_parquet([{files}])", {column: quoted(column) for column in columns})
+        paths = literals(map(str, files.paths))
+        yield Staged(f"read_parquet([{paths}])", {column: quoted(column) for column in columns})
 
     def unpivoted(self, relation: str, fixed: Sequence[str], keys: Mapping[str, str]) -> str:
         """Unpivot in one pass over the relation; nulls are left out."""

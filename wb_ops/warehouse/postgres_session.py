@@ -6,15 +6,14 @@ import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from wb_ops.errors import WarehouseRefused
 from wb_ops.warehouse.sql import JSON_COLUMNS, Limits, Staged, literal, literals, quoted
+from wb_ops.warehouse.staged import StagedFiles
 
 if TYPE_CHECKING:
     from adbc_driver_postgresql.dbapi import Connection
@@ -36,6 +35,7 @@ _INDEXES = {
     "runs_flat": ("run_id",),
     "_wb_receipts": ("run_id",),
 }
+_ROWS_AT_ONCE = 65_536
 _SHARED_SCHEMA = "wb_ops"
 # Texts as W&B has them may hold NaN and Infinity, which PostgreSQL's json refuses.
 _WITH_NAN = frozenset({"old_value", "new_value"})
@@ -142,11 +142,10 @@ class PostgresSession:
             yield staged
 
     @contextmanager
-    def files_of(self, paths: Sequence[Path], columns: Sequence[str]) -> Iterator[Staged]:
+    def files_of(self, files: StagedFiles, columns: Sequence[str]) -> Iterator[Staged]:
         """Copy these columns of parquet files into a temporary table, part by part."""
-        schema = pq.read_schema(paths[0])
-        chosen = pa.schema([schema.field(name) for name in columns])
-        with self._copied(chosen, _batches(paths, columns)) as staged:
+        chosen = pa.schema([files.schema.field(name) for name in columns])
+        with self._copied(chosen, files.iter_batches(columns, _ROWS_AT_ONCE)) as staged:
             yield staged
 
     @contextmanager
@@ -209,10 +208,3 @@ def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
         return pc.cast(texts, pa.int64())
     except pa.ArrowInvalid:
         return pc.cast(texts, pa.float64())
-
-
-def _batches(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            for batch in file.iter_batches(columns=list(columns)):
-                yield batch.select(list(columns))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from wb_ops.warehouse.staged import StagedFiles
 
 # Columns that hold JSON are typed so: people query them with ->> and the like.
 JSON_COLUMNS = frozenset({"config", "summary", "_extra", "_floats", "old_value", "new_value"})
@@ -93,7 +94,7 @@ class Session(Protocol):
         ...
 
     def files_of(
-        self, paths: Sequence[Path], columns: Sequence[str]
+        self, files: StagedFiles, columns: Sequence[str]
     ) -> AbstractContextManager[Staged]:
         """Make these columns of parquet files of one schema selectable; memory holds a part."""
         ...

@@ -1,9 +1,11 @@
-"""The staged files of a batch: checked, and those of one schema together."""
+"""The staged rows of a batch: checked, and those of one schema together."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,15 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from wb_ops.tables.schemas import DOUBLE, TABLES, TEXT
-from wb_ops.warehouse.base import staged_key
+from wb_ops.warehouse.base import StagedPart, staged_key
 from wb_ops.warehouse.placing import is_text
+from wb_ops.warehouse.sql import Session, Staged
 
 
 @dataclass(frozen=True, slots=True)
-class StagedFiles:
-    """Parquet files of one schema, and their rows in all."""
+class StagedGroup(ABC):
+    """Staged rows of one schema."""
 
-    paths: tuple[Path, ...]
     schema: pa.Schema
     rows: int
 
@@ -28,14 +30,86 @@ class StagedFiles:
         """The columns that have no name yet."""
         return [name for name in self.schema.names if staged_key(name) is not None]
 
+    @abstractmethod
+    def iter_batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Read these columns, at most so many rows at a time."""
 
-def group_files(paths: Sequence[Path], table_name: str) -> list[StagedFiles]:
-    """Group files by their schema; only their footers are read.
+    @abstractmethod
+    def count(self, columns: Collection[str]) -> Counter[str]:
+        """Count the rows that have each of these columns."""
+
+    @abstractmethod
+    def selectable(
+        self, session: Session, columns: Sequence[str]
+    ) -> AbstractContextManager[Staged]:
+        """Make these columns selectable in a database."""
+
+
+@dataclass(frozen=True, slots=True)
+class StagedFiles(StagedGroup):
+    """Staged rows in parquet files."""
+
+    paths: tuple[Path, ...]
+
+    def iter_batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Read file by file."""
+        for path in self.paths:
+            with pq.ParquetFile(path) as file:
+                for batch in file.iter_batches(rows, columns=list(columns)):
+                    yield batch.select(list(columns))
+
+    def count(self, columns: Collection[str]) -> Counter[str]:
+        """Go by the statistics of the files."""
+        wanted = [index for index, name in enumerate(self.schema.names) if name in columns]
+        rows: Counter[str] = Counter()
+        for path in self.paths if wanted else ():
+            _count(pq.read_metadata(path), wanted, rows)
+        return rows
+
+    def selectable(
+        self, session: Session, columns: Sequence[str]
+    ) -> AbstractContextManager[Staged]:
+        """Let the database read the files, where it can."""
+        return session.files_of(self, columns)
+
+
+@dataclass(frozen=True, slots=True)
+class StagedTable(StagedGroup):
+    """Staged rows in memory."""
+
+    table: pa.Table
+
+    def iter_batches(self, columns: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
+        """Cut what is there; nothing is copied."""
+        yield from self.table.select(list(columns)).to_batches(rows)
+
+    def count(self, columns: Collection[str]) -> Counter[str]:
+        """Count what is there."""
+        return count_in_rows(self.table, [name for name in self.dynamic if name in columns])
+
+    def selectable(
+        self, session: Session, columns: Sequence[str]
+    ) -> AbstractContextManager[Staged]:
+        """Let the database read what is in memory, where it can."""
+        return session.rows_of(self.table.select(list(columns)))
+
+
+def group_staged(parts: Sequence[StagedPart], table_name: str) -> list[StagedGroup]:
+    """Group parquet files and tables by their schema; of files only the footers are read.
 
     Raises:
-        ValueError: a file is not what the table takes (a bug in what wrote it).
+        ValueError: a part is not what the table takes (a bug in what made it).
         pyarrow.ArrowInvalid: it is no parquet file, or is cut.
     """
+    paths = [part for part in parts if isinstance(part, Path)]
+    tables = [part for part in parts if not isinstance(part, Path)]
+    groups = [*_group_files(paths), *_group_tables(tables)]
+    for group in groups:
+        check_staged(group.schema, table_name)
+    return groups
+
+
+def _group_files(paths: Sequence[Path]) -> Iterator[StagedGroup]:
     groups: dict[pa.Schema, list[Path]] = {}
     rows: Counter[pa.Schema] = Counter()
     for path in paths:
@@ -43,9 +117,17 @@ def group_files(paths: Sequence[Path], table_name: str) -> list[StagedFiles]:
         schema = footer.schema.to_arrow_schema().remove_metadata()
         groups.setdefault(schema, []).append(path)
         rows[schema] += footer.num_rows
-    for schema in groups:
-        check_staged(schema, table_name)
-    return [StagedFiles(tuple(some), schema, rows[schema]) for schema, some in groups.items()]
+    for schema, some in groups.items():
+        yield StagedFiles(schema, rows[schema], tuple(some))
+
+
+def _group_tables(tables: Sequence[pa.Table]) -> Iterator[StagedGroup]:
+    groups: dict[pa.Schema, list[pa.Table]] = {}
+    for table in tables:
+        groups.setdefault(table.schema.remove_metadata(), []).append(table)
+    for schema, some in groups.items():
+        table = pa.concat_tables(some)
+        yield StagedTable(schema, table.num_rows, table)
 
 
 def check_staged(schema: pa.Schema, table_name: str) -> None:
@@ -76,13 +158,11 @@ def check_staged(schema: pa.Schema, table_name: str) -> None:
         raise ValueError(f"{table_name}: columns {loose} may hold nulls, expected none")
 
 
-def count_in_files(groups: Sequence[StagedFiles], columns: Collection[str]) -> Counter[str]:
-    """Count the rows that have each column, by the statistics of the files."""
+def count_staged(groups: Sequence[StagedGroup], columns: Collection[str]) -> Counter[str]:
+    """Count the rows that have each column."""
     rows = Counter(dict.fromkeys(columns, 0))
     for group in groups:
-        wanted = [index for index, name in enumerate(group.schema.names) if name in rows]
-        for path in group.paths if wanted else ():
-            _count(pq.read_metadata(path), wanted, rows)
+        rows.update(group.count(rows.keys()))
     return rows
 
 

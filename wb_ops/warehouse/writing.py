@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 
 from wb_ops.tables.schemas import SYSTEM_METRICS, TABLES
-from wb_ops.warehouse.base import Batch, Committed, Owner, staged_key
+from wb_ops.warehouse.base import Batch, Committed, Owner, StagedPart, staged_key
 from wb_ops.warehouse.layout import Layout, delete_matching, insert, insert_rows, record_owner
 from wb_ops.warehouse.placing import Placement, place
 from wb_ops.warehouse.sql import Session
 from wb_ops.warehouse.staged import (
-    StagedFiles,
+    StagedGroup,
     check_staged,
-    count_in_files,
     count_in_rows,
-    group_files,
+    count_staged,
+    group_staged,
 )
 from wb_ops.warehouse.streams import melted, united
 from wb_ops.warehouse.views import rebuild_views
 
 _HISTORY_TABLES = ("history", "history_long")
-# The database reads files of one schema by itself, in parallel; a statement must be worth it.
+# The database reads rows of one schema by itself, in parallel; a statement must be worth it.
 _LARGE_ROWS = 100_000
 
 
@@ -128,14 +127,14 @@ def _write_flat(layout: Layout, flat: pa.Table) -> None:
         insert(layout, "runs_flat", staged.relation, _renamed(staged.columns, names))
 
 
-def _write_history(layout: Layout, paths: Sequence[Path]) -> tuple[int, int, tuple[str, ...]]:
+def _write_history(layout: Layout, parts: Sequence[StagedPart]) -> tuple[int, int, tuple[str, ...]]:
     """Returns rows of `history`, rows of `history_long`, names of the new columns."""
-    groups = group_files(paths, "history")
+    groups = group_staged(parts, "history")
     placement = place(
         {column for group in groups for column in group.dynamic},
         layout.known("history"),
         layout.tables["history"],
-        partial(count_in_files, groups),
+        partial(count_staged, groups),
         layout.session.limits.history,
     )
     layout.add("history", placement)
@@ -146,21 +145,21 @@ def _write_history(layout: Layout, paths: Sequence[Path]) -> tuple[int, int, tup
     return rows, past_cap, tuple(placement.added.values())
 
 
-def _inserted_together(groups: Sequence[StagedFiles]) -> list[list[StagedFiles]]:
+def _inserted_together(groups: Sequence[StagedGroup]) -> list[list[StagedGroup]]:
     """One statement for each large group, and one for all that are small."""
     small = [group for group in groups if group.rows < _LARGE_ROWS]
     large = [[group] for group in groups if group.rows >= _LARGE_ROWS]
     return [*large, small] if small else large
 
 
-def _insert_history(layout: Layout, groups: Sequence[StagedFiles], placement: Placement) -> int:
+def _insert_history(layout: Layout, groups: Sequence[StagedGroup], placement: Placement) -> int:
     here = dict.fromkeys(column for group in groups for column in group.dynamic)
     names = _names("history") | {
         column: placement.columns[column] for column in here if column in placement.columns
     }
     session = layout.session
     rows = (
-        session.files_of(groups[0].paths, list(names))
+        groups[0].selectable(session, list(names))
         if len(groups) == 1
         else session.rows_of(united(groups, list(names)))
     )
@@ -168,15 +167,15 @@ def _insert_history(layout: Layout, groups: Sequence[StagedFiles], placement: Pl
         return insert(layout, "history", staged.relation, _renamed(staged.columns, names))
 
 
-def _insert_long(layout: Layout, groups: Sequence[StagedFiles], past_cap: Sequence[str]) -> int:
+def _insert_long(layout: Layout, groups: Sequence[StagedGroup], past_cap: Sequence[str]) -> int:
     with layout.session.rows_of(melted(groups, past_cap)) as staged:
         return insert(layout, "history_long", staged.relation, staged.columns)
 
 
-def _write_system_metrics(layout: Layout, paths: Sequence[Path]) -> int:
+def _write_system_metrics(layout: Layout, parts: Sequence[StagedPart]) -> int:
     rows = 0
-    for group in group_files(paths, "system_metrics"):
-        with layout.session.files_of(group.paths, SYSTEM_METRICS.names) as staged:
+    for group in group_staged(parts, "system_metrics"):
+        with group.selectable(layout.session, SYSTEM_METRICS.names) as staged:
             rows += insert(layout, "system_metrics", staged.relation, staged.columns)
     return rows
 

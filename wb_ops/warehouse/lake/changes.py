@@ -6,11 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from wb_ops.tables.schemas import COLUMNS, DOUBLE, HISTORY_LONG, TABLES, TEXT, history_schema
 from wb_ops.warehouse.base import Batch, staged_key, staged_name, staged_text
@@ -18,11 +16,11 @@ from wb_ops.warehouse.lake.rows import Rows, of_keys, of_runs, of_tails
 from wb_ops.warehouse.placing import Placement, is_text, place
 from wb_ops.warehouse.sql import Limits
 from wb_ops.warehouse.staged import (
-    StagedFiles,
+    StagedGroup,
     check_staged,
-    count_in_files,
     count_in_rows,
-    group_files,
+    count_staged,
+    group_staged,
 )
 
 # Values read at once: 32 MB of numbers.
@@ -117,7 +115,7 @@ def plan_changes(batch: Batch, registry: Registry, limits: Limits, held_runs: pa
     """
     history, new_columns = _history(batch, registry, limits)
     flat = _flat(batch, registry, limits)
-    system = group_files(batch.system_metrics, "system_metrics")
+    system = group_staged(batch.system_metrics, "system_metrics")
     columns = pa.Table.from_pylist(registry.added, schema=COLUMNS)
     changes = [
         Change("_wb_columns", batches=columns.to_batches),
@@ -146,12 +144,12 @@ def _position(item: tuple[str, pa.Table]) -> int:
 def _history(
     batch: Batch, registry: Registry, limits: Limits
 ) -> tuple[list[Change], tuple[str, ...]]:
-    groups = group_files(batch.history, "history")
+    groups = group_staged(batch.history, "history")
     placement = place(
         {column for group in groups for column in group.dynamic},
         registry.known("history"),
         TABLES["history"].schema.names,
-        partial(count_in_files, groups),
+        partial(count_staged, groups),
         limits.history,
     )
     registry.add("history", placement)
@@ -207,11 +205,11 @@ def _with_deletions(batch: Batch, held_runs: pa.Table) -> pa.Table:
 
 
 def _read_named(
-    groups: Sequence[StagedFiles], names: Mapping[str, str]
+    groups: Sequence[StagedGroup], names: Mapping[str, str]
 ) -> Iterator[pa.RecordBatch]:
     for group in groups:
         wanted = [name for name in group.schema.names if staged_key(name) is None or name in names]
-        for batch in _read(group.paths, wanted):
+        for batch in _read(group, wanted):
             yield _named(batch, names)
 
 
@@ -221,13 +219,13 @@ def _named(rows: pa.Table, names: Mapping[str, str]) -> pa.Table:
     return rows.select(wanted).rename_columns([names.get(name, name) for name in wanted])
 
 
-def _read_long(groups: Sequence[StagedFiles], past_cap: set[str]) -> Iterator[pa.RecordBatch]:
+def _read_long(groups: Sequence[StagedGroup], past_cap: set[str]) -> Iterator[pa.RecordBatch]:
     """A row for each value of the metrics that have no column."""
     for group in groups:
         columns = [name for name in group.dynamic if name in past_cap]
         if not columns:
             continue
-        for batch in _read(group.paths, ["run_id", "_step", "_load_id", *columns]):
+        for batch in _read(group, ["run_id", "_step", "_load_id", *columns]):
             for column in columns:
                 # Only what is kept is filtered: there may be thousands of columns.
                 rows = batch.select(["run_id", "_step", "_load_id", column])
@@ -245,16 +243,13 @@ def _long(batch: pa.RecordBatch, column: str) -> pa.RecordBatch:
     return pa.record_batch([values[name] for name in HISTORY_LONG.names], schema=HISTORY_LONG)
 
 
-def _read_all(groups: Sequence[StagedFiles]) -> Iterator[pa.RecordBatch]:
+def _read_all(groups: Sequence[StagedGroup]) -> Iterator[pa.RecordBatch]:
     for group in groups:
-        yield from _read(group.paths, group.schema.names)
+        yield from _read(group, group.schema.names)
 
 
-def _read(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-    rows = max(1, CELLS // len(columns))
-    for path in paths:
-        with pq.ParquetFile(path) as file:
-            yield from file.iter_batches(rows, columns=list(columns))
+def _read(group: StagedGroup, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
+    return group.iter_batches(columns, max(1, CELLS // len(columns)))
 
 
 def _type(staged: str) -> pa.DataType:
