@@ -30,7 +30,7 @@ DATASET = "ann__trials"
 
 
 class Batches:
-    """Makes batches; every other history is staged in memory, the rest in files of a folder."""
+    """Makes batches; every other history, from the first one on, is staged in memory."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -83,7 +83,7 @@ class Batches:
         names = {key: staged_name(key) for key in numeric}
         rows = history_batch(run_id, table, names, load_id)
         self.histories += 1
-        return self.staged(rows) if self.histories % 2 else rows
+        return rows if self.histories % 2 else self.staged(rows)
 
     def system_metrics(self, run_id: str, values: Mapping[str, float]) -> Path:
         """Stage one sample of each metric."""

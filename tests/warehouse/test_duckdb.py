@@ -8,6 +8,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -15,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wb_ops import Warehouse, WarehouseBusy, WarehouseRefused, connect
+from wb_ops import AdviceKind, Warehouse, WarehouseBusy, WarehouseRefused, connect
 from wb_ops.tables.history import history_batch
 from wb_ops.tables.runs import runs_table
 from wb_ops.tables.schemas import SCHEMA_VERSION, STATE
@@ -188,6 +189,19 @@ def test_too_little_memory_names_its_option(warehouse: Warehouse, tmp_path: Path
             "select list(i) from range(30000000) t(i)"
         )
     assert "SET threads" not in str(caught.value)
+
+
+@pytest.mark.parametrize("stays", [True, False], ids=["rows in memory", "rows in a file"])
+def test_a_commit_with_too_little_memory_is_not_tried_again(
+    warehouse: Warehouse, tmp_path: Path, stays: bool
+):
+    large = batch(tmp_path, {f"m{number}": [0.5 + number] * 60_000 for number in range(60)})
+    if stays:
+        large = replace(large, history=[pq.read_table(path) for path in large.history])
+    with pytest.raises(WarehouseRefused, match=r"put \?memory_limit=") as caught:
+        connect(f"{warehouse.url}?memory_limit=30MB").commit(large)
+    assert caught.value.advice.kind is AdviceKind.NEVER
+    assert warehouse.commit(large).history_rows == 60_000
 
 
 @pytest.mark.parametrize(

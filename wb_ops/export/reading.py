@@ -60,6 +60,8 @@ class ConcurrentReader:
                         yield self._checked(future.result())
             finally:
                 pool.shutdown(cancel_futures=True)
+                # What is raised holds this frame, and with it rows that nobody takes.
+                done = pending = set()
 
     def _checked(self, staged: StagedRun) -> StagedRun:
         """Stop where the server, not a run, is the trouble: nothing but failures for a while."""

@@ -39,8 +39,8 @@ class ExportRequest:
         on_incomplete: "mark" records runs that failed or do not add up; "fail" also raises
             ExportIncomplete, after everything else is committed.
         max_workers: histories read at the same time.
-        max_cells: values (rows x columns) committed at once; bounds the memory: the next ones are
-            read meanwhile, and past 20 bytes a value rows go to temporary files.
+        max_cells: values (rows x columns) committed at once; bounds the memory: rows that wait for
+            their commit take up to 20 bytes for each, the others are in temporary files.
         tables: any of "runs", "history", "system_metrics"; `runs` and `runs_flat` are always
             written.
         states: only runs in these states, such as ("finished", "failed").

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar, cast
 
 from wb_ops.client.source import Node, RunSource
@@ -27,7 +26,7 @@ class Sealed:
         run_id: the run.
         node: the run as the server describes it after its rows were read; None if it is gone.
         receipts: of each table that was read.
-        history, system: staged rows, staged files; `None` where the table is left as it is.
+        history, system: staged rows; `None` where the table is left as it is.
         tail_from: the staged history begins at this step; None: it is the whole.
         keys: the metrics that were read, None for all.
         written_by: the load that had written the run when the export was planned.
@@ -38,7 +37,7 @@ class Sealed:
     node: Node | None
     receipts: tuple[Receipt, ...]
     history: tuple[StagedRows, ...] | None
-    system: tuple[Path, ...] | None
+    system: tuple[StagedRows, ...] | None
     tail_from: int | None
     keys: tuple[str, ...] | None
     written_by: str | None
@@ -64,10 +63,8 @@ class SealedBatch:
     def discard(self) -> None:
         """Free the disk and memory that the rows of all of its runs take."""
         for one in (*self.runs, *self.changed):
-            for part in one.history or ():
+            for part in (*(one.history or ()), *(one.system or ())):
                 part.discard()
-            for path in one.system or ():
-                path.unlink()
 
 
 def marked_last(items: Iterable[T]) -> Iterator[tuple[T, bool]]:
@@ -164,7 +161,7 @@ def _sealed(request: ExportRequest, staged: StagedRun, node: Node | None) -> Sea
         node=None if node is None else cleaned(request, node),
         receipts=tuple(receipts_of(staged, node, redacted=request.redact_secrets)),
         history=None if history is None else history.parts,
-        system=None if system is None else tuple(filter(None, [system.path])),
+        system=None if system is None else system.parts,
         tail_from=None if history is None else history.tail_from,
         keys=planned.keys,
         written_by=planned.written_by,

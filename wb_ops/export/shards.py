@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from itertools import count
-from pathlib import Path
 from uuid import uuid4
 
 from wb_ops.client.api import Api
@@ -24,7 +23,7 @@ from wb_ops.export.parts import read_planned, read_weights
 from wb_ops.export.planned import ExportPlan, load_plan
 from wb_ops.export.reading import ConcurrentReader, by_key_set
 from wb_ops.export.sealed import Sealed, advices_of, batched, facts_of, late_advices, seal
-from wb_ops.export.staged import StagedRun
+from wb_ops.export.staged import StagedRows, StagedRun
 from wb_ops.export.staging import Stager
 from wb_ops.export.stored import StoredRun, dump_stored, load_stored
 
@@ -158,10 +157,8 @@ class _ShardExecution:
             run_id=sealed.run_id,
             node=sealed.node,
             receipts=sealed.receipts,
-            history=None
-            if sealed.history is None
-            else self._uploaded([rows.path for rows in sealed.history]),
-            system=None if sealed.system is None else self._uploaded(sealed.system),
+            history=self._uploaded(sealed.history),
+            system=self._uploaded(sealed.system),
             tail_from=sealed.tail_from,
             keys=sealed.keys,
             written_by=sealed.written_by,
@@ -171,11 +168,13 @@ class _ShardExecution:
             facts=facts_of([staged]),
         )
 
-    def _uploaded(self, paths: Sequence[Path]) -> tuple[str, ...]:
-        names = tuple(f"{self.shard.folder}{uuid4().hex}.parquet" for _ in paths)
-        for path, name in zip(paths, names, strict=True):
-            self.folder.put(path, name)
-            path.unlink()
+    def _uploaded(self, parts: Sequence[StagedRows] | None) -> tuple[str, ...] | None:
+        if parts is None:
+            return None
+        names = tuple(f"{self.shard.folder}{uuid4().hex}.parquet" for _ in parts)
+        for part, name in zip(parts, names, strict=True):
+            self.folder.put(part.path, name)
+            part.discard()
         return names
 
 

@@ -1,33 +1,71 @@
-"""What was read of a run, with its rows on this machine."""
+"""What was read of a run, with its rows on this machine: in memory, or in files."""
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from wb_ops.errors import CommError
 from wb_ops.export.decide import PlannedRun
 from wb_ops.tables.history import MergedHistory
 from wb_ops.warehouse.base import StagedPart
 
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-@dataclass(slots=True)
+# What the objects around the values of a column take, for each table that has it.
+_BYTES_PER_COLUMN = 2_000
+
+
+class Room:
+    """How many bytes of rows may be in memory; threads share it."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+        self._taken = 0
+        self._lock = threading.Lock()
+
+    def take(self, rows: pa.Table) -> bool:
+        """Make room for rows, where there is any."""
+        size = _size(rows)
+        with self._lock:
+            has_room = self._taken + size <= self.size_bytes
+            self._taken += size if has_room else 0
+        return has_room
+
+    def give_back(self, rows: pa.Table) -> None:
+        """Let others have the room of these rows."""
+        with self._lock:
+            self._taken -= _size(rows)
+
+
+def _size(rows: pa.Table) -> int:
+    size: int = rows.nbytes + _BYTES_PER_COLUMN * rows.num_columns
+    return size
+
+
 class StagedRows:
-    """Rows in a parquet file or in memory, until they are discarded."""
+    """Rows of one table, in a parquet file or in memory, until they are discarded."""
 
-    part: StagedPart | None
+    def __init__(self, content: StagedPart, room: Room | None = None) -> None:
+        self.content: StagedPart | None = content
+        self._room = room
 
     @property
     def path(self) -> Path:
         """The file."""
-        assert isinstance(self.part, Path)  # noqa: S101 - what travels is staged in files
-        return self.part
+        assert isinstance(self.content, Path)  # noqa: S101 - what travels is staged in files
+        return self.content
 
     def discard(self) -> None:
         """Free the disk or memory that they take."""
-        if isinstance(self.part, Path):
-            self.part.unlink()
-        self.part = None
+        if isinstance(self.content, Path):
+            self.content.unlink()
+        elif self._room is not None:
+            self._room.give_back(self.content)
+        self.content = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +90,9 @@ class StagedHistory:
 
 @dataclass(frozen=True, slots=True)
 class StagedSystem:
-    """What was read of one run's system metrics; `path` is None where there are none."""
+    """What was read of one run's system metrics."""
 
-    path: Path | None
+    parts: tuple[StagedRows, ...]
     rows: int
 
 

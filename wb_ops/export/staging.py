@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 from uuid import uuid4
@@ -29,7 +29,7 @@ from wb_ops.errors import (
     WarehouseRefused,
 )
 from wb_ops.export.decide import PlannedRun
-from wb_ops.export.staged import StagedHistory, StagedRows, StagedRun, StagedSystem
+from wb_ops.export.staged import Room, StagedHistory, StagedRows, StagedRun, StagedSystem
 from wb_ops.tables.history import MergedHistory, history_batch, history_columns, merge_parts
 from wb_ops.tables.schemas import check_schema, history_schema
 from wb_ops.tables.secrets import TOKEN_PATTERN, redacted
@@ -47,8 +47,7 @@ T = TypeVar("T")
 # W&B serves the system stream sampled; this many rows at most.
 SYSTEM_SAMPLES = 10_000
 
-# Two batches of numbers, one that is committed and one that is read, and a quarter for the rest.
-BYTES_PER_CELL = 20
+BYTES_PER_VALUE = 8
 
 # Named, it need not be found out for each file.
 _LOCAL = LocalFileSystem()
@@ -58,8 +57,7 @@ _LOCAL = LocalFileSystem()
 class Stager:
     """Reads runs of one project; their rows stay in memory, or below a local folder.
 
-    To write and read files costs a fifth of an export. `cells_in_memory`: a run of more values goes
-    to files, and so do all while Arrow holds more bytes than two batches of that size take.
+    To write and read files costs a fifth of an export. `room`: what fits is not written.
     """
 
     source: RunSource
@@ -69,10 +67,10 @@ class Stager:
     redacts: bool
     # Files that do not travel go with their batch: packing them costs more than it saves.
     compression: Literal["none", "lz4"] = "none"
-    cells_in_memory: int = 0
+    room: Room = field(default_factory=lambda: Room(0))
 
     def stage(self, planned: PlannedRun, sources: HistorySources | None) -> StagedRun:
-        """Read what the plan says of one run; memory holds one group of its history.
+        """Read what the plan says of one run; memory holds one group of it, and what fits `room`.
 
         Raises:
             CommError: of STOPS_ALL; others are in what is returned.
@@ -93,8 +91,7 @@ class Stager:
                 return replace(tail, tail_from=planned.tail_from)
             # The last step that is held is gone: this is not the history that was read before.
             log.info("run %s: its end does not fit what is held; reading all", planned.run_id)
-            for part in tail.parts:
-                part.discard()
+            _discard(tail.parts)
             sources = None
         return self._read(planned, Selection(planned.keys), sources)
 
@@ -106,15 +103,22 @@ class Stager:
         columns: set[str] = set()
         rows = 0
         with self.reader.read(self.source, planned.run_id, selection, sources) as raw:
-            is_short = sum(piece.cells for piece in raw.pieces) <= self.cells_in_memory
-            for merged in raw.iter_merged():
-                counts = joined(counts, merged)
-                batch = self._batch(planned.run_id, raw, merged)
-                if batch.num_rows:
-                    stays = is_short and self._has_room()
-                    parts.append(StagedRows(batch if stays else self._write(batch)))
-                    rows += batch.num_rows
-                    columns.update(batch.column_names)
+            # A run that leaves no room for others goes to files whole: the database needs memory
+            # of its own for its commit.
+            is_short = (
+                BYTES_PER_VALUE * sum(one.cells for one in raw.pieces) <= self.room.size_bytes // 2
+            )
+            try:
+                for merged in raw.iter_merged():
+                    counts = joined(counts, merged)
+                    batch = self._batch(planned.run_id, raw, merged)
+                    if batch.num_rows:
+                        parts.append(self._keep(batch, may_stay=is_short))
+                        rows += batch.num_rows
+                        columns.update(batch.column_names)
+            except BaseException:
+                _discard(parts)
+                raise
         return StagedHistory(
             counts=counts,
             parts=tuple(parts),
@@ -126,8 +130,10 @@ class Stager:
             line_count=raw.line_count,
         )
 
-    def _has_room(self) -> bool:
-        return bool(pa.total_allocated_bytes() < BYTES_PER_CELL * self.cells_in_memory)
+    def _keep(self, table: pa.Table, *, may_stay: bool = True) -> StagedRows:
+        if may_stay and self.room.take(table):
+            return StagedRows(table, self.room)
+        return StagedRows(self._write(table))
 
     def _batch(self, run_id: str, raw: RawHistory, merged: MergedHistory) -> pa.Table:
         table = raw.select(merged.table, own_columns=True)
@@ -141,8 +147,8 @@ class Stager:
         run_id = planned.run_id
         rows = sampled_history(self.source, run_id, SYSTEM_SAMPLES, None, "_step", "system")
         table = system_metrics_table(run_id, rows, sampled=True, load_id=self.load_id)
-        path = self._write(table) if table.num_rows else None
-        return StagedSystem(path, table.num_rows)
+        parts = (self._keep(table),) if table.num_rows else ()
+        return StagedSystem(parts, table.num_rows)
 
     def _write(self, table: pa.Table) -> Path:
         # Not named after the run: an id may be longer than a file's name.
@@ -164,6 +170,11 @@ class Stager:
                 exc,
             ) from exc
         return path
+
+
+def _discard(parts: Iterable[StagedRows]) -> None:
+    for part in parts:
+        part.discard()
 
 
 def _attempt(

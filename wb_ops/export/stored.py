@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,8 @@ class StoredRun:
             run_id=self.run_id,
             node=node,
             receipts=self.receipts,
-            history=None
-            if self.history is None
-            else tuple(map(StagedRows, _fetch(folder, self.history, local))),
-            system=None if self.system is None else tuple(_fetch(folder, self.system, local)),
+            history=_fetch(folder, self.history, local),
+            system=_fetch(folder, self.system, local),
             tail_from=self.tail_from,
             keys=self.keys,
             written_by=self.written_by,
@@ -74,8 +72,12 @@ def _load(values: dict[str, Any]) -> StoredRun:
     return StoredRun(**{**values, **tuples, "receipts": receipts, "advices": advices})
 
 
-def _fetch(folder: Folder, names: Sequence[str], local: Path) -> Iterator[Path]:
-    for name in names:
-        path = local / f"{uuid4().hex}.parquet"
+def _fetch(
+    folder: Folder, names: Sequence[str] | None, local: Path
+) -> tuple[StagedRows, ...] | None:
+    if names is None:
+        return None
+    paths = tuple(local / f"{uuid4().hex}.parquet" for _ in names)
+    for name, path in zip(names, paths, strict=True):
         folder.get(name, path)
-        yield path
+    return tuple(map(StagedRows, paths))

@@ -115,8 +115,9 @@ class DuckDBWarehouse(Warehouse):
     def commit(self, batch: Batch) -> Committed:
         """Write a batch in one transaction; new tables and columns come in the same one.
 
-        Exports of one process take turns; one of another process is waited for. Staged files are
-        read by DuckDB itself, in parts: memory stays below its `memory_limit` and a little.
+        Exports of one process take turns; one of another process is waited for. Staged rows are
+        read by DuckDB itself, files in parts: beside rows that are in memory already, it takes its
+        `memory_limit` and a little.
         """
         return self.commit_made(batch.dataset, lambda read: batch)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -83,7 +83,10 @@ class DuckDBSession:
         try:
             yield Staged(name, {column: quoted(column) for column in rows.schema.names})
         finally:
-            self.connection.unregister(name)
+            # After a statement that failed nothing more can be said in its transaction; the end of
+            # that lets go of the rows.
+            with suppress(duckdb.TransactionException):
+                self.connection.unregister(name)
 
     @contextmanager
     def files_of(self, files: StagedFiles, columns: Sequence[str]) -> Iterator[Staged]:

@@ -137,7 +137,7 @@ class PostgresSession:
     @contextmanager
     def rows_of(self, rows: pa.Table | pa.RecordBatchReader) -> Iterator[Staged]:
         """Copy Arrow rows into a temporary table."""
-        batches = rows.to_batches() if isinstance(rows, pa.Table) else rows
+        batches = rows.to_batches(_ROWS_AT_ONCE) if isinstance(rows, pa.Table) else rows
         with self._copied(rows.schema, batches) as staged:
             yield staged
 
