@@ -1,0 +1,22 @@
+"""Read a whole project, then load it at a word: URL KEY WORK POSTGRES."""
+
+import sys
+
+import dlt
+
+from wb_ops import Api
+from wb_ops.dlt import wandb_source
+
+url, key, work, database = sys.argv[1:]
+pipeline = dlt.pipeline(
+    "wandb",
+    pipelines_dir=work,
+    destination=dlt.destinations.postgres(database),
+    dataset_name="runs",
+)
+with Api({"base_url": url}, api_key=key) as api:
+    pipeline.extract(wandb_source("ann", "trials", api=api, mode="full"))
+pipeline.normalize()
+print("ready", flush=True)
+sys.stdin.readline()
+pipeline.load()
