@@ -8,7 +8,7 @@ or set back rows of a load that dlt calls finished. The receipts alone would not
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -50,13 +50,16 @@ Found = Mapping[str, Mapping[str, Mapping[str, int]]]
 def count_rows(files: Mapping[str, Sequence[str]], scope: str, load_id: str) -> pa.Table:
     """Count what a load has written, by run and table; no rows are counted as well."""
     counts: Counter[tuple[str, str]] = Counter({(scope, _RECEIPTS): 0})
-    for receipt in _rows_of(files, _RECEIPTS, ("run_id", "table_name", "status"), load_id):
-        counts[scope, _RECEIPTS] += 1
-        if receipt["status"] in _OF_ROWS:
-            covered = _COVERED[receipt["table_name"]]
-            counts.update(dict.fromkeys(((receipt["run_id"], name) for name in covered), 0))
+    for batch in _batches_of(files, _RECEIPTS, ["run_id", "table_name", "status"], load_id):
+        counts[scope, _RECEIPTS] += batch.num_rows
+        for receipt in batch.to_pylist():
+            if receipt["status"] in _OF_ROWS:
+                covered = _COVERED[receipt["table_name"]]
+                counts.update(dict.fromkeys(((receipt["run_id"], name) for name in covered), 0))
     for name in BY_RUN:
-        counts.update((row["run_id"], name) for row in _rows_of(files, name, ("run_id",), load_id))
+        for batch in _batches_of(files, name, ["run_id"], load_id):
+            for found in batch["run_id"].value_counts().to_pylist():
+                counts[found["values"], name] += found["counts"]
     rows = [
         {"run_id": run_id, "table_name": name, "row_count": count, "load_id": load_id}
         for (run_id, name), count in counts.items()
@@ -112,11 +115,11 @@ def _is_held(given: Mapping[str, Any], found: Mapping[str, int]) -> bool:
     return not given["row_count"] or len(found) == 1
 
 
-def _rows_of(
+def _batches_of(
     files: Mapping[str, Sequence[str]], table_name: str, columns: Sequence[str], load_id: str
-) -> Iterable[dict[str, Any]]:
+) -> Iterator[pa.RecordBatch]:
     for path in files.get(table_name, ()):
         with pq.ParquetFile(path) as file:
             mark = "load_id" if "load_id" in file.schema_arrow.names else "_load_id"
             for batch in file.iter_batches(_BATCH_ROWS, columns=[*columns, mark]):
-                yield from batch.filter(pc.equal(batch[mark], load_id)).to_pylist()
+                yield batch.filter(pc.equal(batch[mark], load_id))
