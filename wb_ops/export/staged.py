@@ -63,7 +63,7 @@ class StagedRows:
         """Free the disk or memory that they take."""
         if isinstance(self.content, Path):
             self.content.unlink()
-        elif self._room is not None:
+        elif self._room is not None and self.content is not None:
             self._room.give_back(self.content)
         self.content = None
 
