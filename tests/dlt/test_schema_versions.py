@@ -22,7 +22,6 @@ OLD = "2026-01-01T00:00:00"
 # Tables and columns that a first version did not have; dlt knew of none of them.
 WITHOUT = [
     "drop table {runs_flat}",
-    "drop table {_wb_rows}",
     "alter table {runs} drop column job_type",
     "alter table {history} drop column _runtime",
     "alter table {_wb_receipts} drop column note",
@@ -56,7 +55,7 @@ def test_a_newer_dataset_is_refused(server: DevServer, load: Load, ask: Ask):
     assert ask("select count(*) from {_dlt_loads}") == [(1,)]
 
 
-def test_an_older_dataset_gets_what_is_new(
+def test_an_older_dataset_gets_what_is_new_by_a_full_load(
     server: DevServer, load: Load, ask: Ask, destination: Any, api: Api, tmp_path: Path
 ):
     seed(server, "r1", 1.0)
@@ -70,7 +69,7 @@ def test_an_older_dataset_gets_what_is_new(
     anew = dlt.pipeline(
         "wandb", pipelines_dir=str(tmp_path / "work"), destination=destination, dataset_name="runs"
     )
-    anew.run(wandb_source("ann", "trials", api=api))
+    anew.run(wandb_source("ann", "trials", api=api, mode="full"))
     rows = "select run_id, _runtime, loss from {history} order by 1"
     assert ask(rows) == [("gone", None, 3.0), ("r1", 2.5, 1.0), ("r2", 2.5, 2.0)]
     runs = "select run_id, job_type, deleted_at is not null from {runs} order by 1"

@@ -30,7 +30,8 @@ LONG_AGO = datetime(2025, 1, 1, tzinfo=UTC)
 LIVE = """
     select history.* from {history} history join (
         select run_id, max(load_id) as load_id from {_wb_receipts}
-        where table_name = 'history' group by run_id
+        where table_name = 'history' and status in ('complete', 'growing', 'unexplained')
+        group by run_id
     ) newest on newest.run_id = history.run_id and newest.load_id = history._load_id
 """
 

@@ -17,16 +17,11 @@ from dlt.common.destination.exceptions import (
 from dlt.common.pipeline import PipelineContext
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
 
-from wb_ops.dlt.proof import BY_RUN, ROWS, Found, find_damaged, is_whole
-from wb_ops.errors import WarehouseRefused
 from wb_ops.tables.schemas import RUNS, TABLES
 
 log = logging.getLogger("wb_ops")
 
 _STATE = ("_wb_columns", "_wb_receipts", "_wb_state")
-_TABLES = {**TABLES, ROWS.name: ROWS}
-# Whatever such a receipt stood for, its run is read again.
-_DAMAGED = {"status": "failed", "fingerprint": ""}
 IDS_PER_QUERY = 500
 
 
@@ -41,12 +36,8 @@ def package_id() -> str | None:
 def read_loaded() -> dict[str, pa.Table]:
     """Read columns, receipts and state that the destination has.
 
-    Receipts and state count only if dlt has recorded their load as finished, and if the rows that
-    it gave are there: the tables of a load arrive one by one, and loads can meet. Where nothing
-    can be read, nothing is known, and everything is read anew.
-
-    Raises:
-        WarehouseRefused: two loads at a time gave one column to two metrics (retry: never).
+    Receipts and state count only if dlt has recorded their load as finished: the tables of a load
+    arrive one by one. Where nothing can be read, nothing is known, and everything is read anew.
     """
     empty = {name: TABLES[name].schema.empty_table() for name in _STATE}
     pipeline = _pipeline()
@@ -54,18 +45,13 @@ def read_loaded() -> dict[str, pa.Table]:
         return empty
     try:
         with pipeline.sql_client() as client:
-            loads = {row["load_id"] for row in _rows(client, "_dlt_loads") if not row["status"]}
-            loaded = {name: _read(client, name, loads) for name in (*_STATE, ROWS.name)}
-            _check_columns(loaded["_wb_columns"], pipeline.dataset_name)
-            # Without a merge nothing is staged: each load only adds files of its own.
-            if "delete-insert" in (client.capabilities.supported_merge_strategies or ()):
-                _distrust(loaded, _count(client), loads)
+            finished = {row["load_id"] for row in _rows(client, "_dlt_loads") if not row["status"]}
+            return {name: _read(client, name, finished) for name in _STATE}
     except DestinationUndefinedEntity:
         return empty  # the first load
     except SqlClientNotAvailable:
         log.warning("this destination cannot be read back: every load reads all runs again")
         return empty
-    return {name: pa.Table.from_pylist(loaded[name], schema=TABLES[name].schema) for name in _STATE}
 
 
 def read_moments() -> pa.Table:
@@ -116,67 +102,19 @@ def _pipeline() -> Any:
     return context.pipeline() if context.is_active() else None
 
 
-def _read(client: Any, table_name: str, finished: set[str]) -> list[dict[str, Any]]:
-    table = _TABLES[table_name]
-    names = table.schema.names
+def _read(client: Any, table_name: str, finished: set[str]) -> pa.Table:
+    schema = TABLES[table_name].schema
     try:
-        rows = [{name: row.get(name) for name in names} for row in _rows(client, table_name)]
+        rows = [{name: row.get(name) for name in schema.names} for row in _rows(client, table_name)]
     except DestinationUndefinedEntity:
-        return []  # no load had such rows yet
-    if table_name == "_wb_columns":
-        return rows
-    if table_name == "_wb_state":
+        return schema.empty_table()  # no load had such rows yet
+    if "load_id" in schema.names:
         rows = [row for row in rows if row["load_id"] in finished]
     newest: dict[tuple[Any, ...], dict[str, Any]] = {}
     # Where dlt appends there is a row for each load; ids are times.
-    for row in sorted(rows, key=lambda row: (row["load_id"] in finished, row["load_id"] or "")):
-        newest[tuple(row[name] for name in table.key)] = row
-    return list(newest.values())
-
-
-def _check_columns(columns: list[dict[str, Any]], dataset: str) -> None:
-    """Give each column one row; refuse one of two metrics."""
-    first: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in columns:
-        held = first.setdefault((row["table_name"], row["column_name"]), row)
-        if held["original_key"] != row["original_key"]:
-            keys = f"{held['original_key']!r} and {row['original_key']!r}"
-            raise WarehouseRefused(
-                f"Two loads at the same time gave the column {row['column_name']!r} of "
-                f"{row['table_name']!r} in {dataset!r} to {keys}: load into a new dataset "
-                "(dataset_name=), one load at a time."
-            )
-    columns[:] = first.values()
-
-
-def _distrust(loaded: dict[str, list[dict[str, Any]]], found: Found, finished: set[str]) -> None:
-    """Mark the receipts of runs to read again, and forget watermarks that may be too late."""
-    receipts, given = loaded["_wb_receipts"], loaded[ROWS.name]
-    damaged = find_damaged(receipts, given, found)
-    damaged |= {row["run_id"] for row in receipts if row["load_id"] not in finished}
-    for row in loaded["_wb_state"]:
-        if not is_whole(row, receipts, given):
-            row.update(watermark=None, reconciled_at=None)
-    for row in receipts:
-        if row["run_id"] in damaged:
-            row.update(_DAMAGED)
-    if damaged:
-        log.warning("%d runs are read again: their last load was cut or met another", len(damaged))
-
-
-def _count(client: Any) -> Found:
-    """Count the rows of each run by table and load."""
-    found: dict[str, dict[str, dict[str, int]]] = {name: {} for name in BY_RUN}
-    run_id, load_id = map(client.escape_column_name, ("run_id", "_load_id"))
-    for name in BY_RUN:
-        sql = f"SELECT {run_id}, {load_id}, count(*) FROM {client.make_qualified_table_name(name)}"
-        try:
-            with client.execute_query(f"{sql} GROUP BY {run_id}, {load_id}") as cursor:
-                for run, load, rows in cursor.fetchall():
-                    found[name].setdefault(run, {})[load] = rows
-        except DestinationUndefinedEntity:
-            continue  # no load had such rows yet
-    return found
+    for row in sorted(rows, key=lambda row: row.get("load_id") or ""):
+        newest[tuple(row[name] for name in TABLES[table_name].key)] = row
+    return pa.Table.from_pylist(list(newest.values()), schema=schema)
 
 
 def _rows(

@@ -12,7 +12,6 @@ import pyarrow as pa
 from dlt.extract import DltResource, DltSource
 
 from wb_ops.client.api import Api
-from wb_ops.dlt.proof import BY_RUN, ROWS
 from wb_ops.dlt.staged_export import StagedExport
 from wb_ops.export.request import DEFAULT_TABLES, ExportRequest, Mode, OnIncomplete
 from wb_ops.tables.schemas import TABLES
@@ -23,11 +22,11 @@ _NORMALIZERS: Any = {
     "json": {"module": "dlt.common.normalizers.json.relational"},
 }
 
+# Rows of a run are replaced together. Never with a primary key beside the merge key: dlt would
+# delete by an OR of both, which joins without an index.
+_BY_RUN = ("runs", "runs_flat", "history", "history_long", "system_metrics")
 # Written last, so that a load that was cut shows fewer receipts than rows.
-_BY_KEY = ("_wb_loads", "_wb_receipts", "_wb_rows", "_wb_state")
-_TABLES = {**TABLES, ROWS.name: ROWS}
-
-_MERGE = {"disposition": "merge", "strategy": "delete-insert"}
+_BY_KEY = ("_wb_columns", "_wb_receipts", "_wb_loads", "_wb_state")
 
 _DATA_TYPES = {
     pa.string(): "text",
@@ -88,7 +87,7 @@ def wandb_source(
     )  # fmt: skip
     export = StagedExport(request, api)
 
-    resources = [_resource(export, name) for name in (*BY_RUN, "_wb_columns", *_BY_KEY)]
+    resources = [_resource(export, name) for name in (*_BY_RUN, *_BY_KEY)]
     source = DltSource(dlt.Schema("wandb", _NORMALIZERS), "wandb", resources)
     source.max_table_nesting = 0
     source.schema_contract = {"data_type": "freeze"}
@@ -96,17 +95,10 @@ def wandb_source(
 
 
 def _resource(export: StagedExport, table_name: str) -> DltResource:
-    table = _TABLES[table_name]
-    hints: dict[str, Any] = {"write_disposition": _MERGE}
-    if table_name in BY_RUN:
-        # Never with a primary key beside the merge key: dlt would delete by an OR of both, which
-        # joins without an index.
-        hints["merge_key"] = "run_id"
-    elif table_name in _BY_KEY:
-        hints["primary_key"] = table.key
-    else:
-        # Not staged, so that no other load can take a name away.
-        hints["write_disposition"] = "append"
+    table = TABLES[table_name]
+    hints: dict[str, Any] = (
+        {"merge_key": "run_id"} if table_name in _BY_RUN else {"primary_key": table.key}
+    )
     hints["columns"] = {
         field.name: {"data_type": _DATA_TYPES[field.type], "nullable": field.nullable}
         for field in table.schema
@@ -119,6 +111,7 @@ def _resource(export: StagedExport, table_name: str) -> DltResource:
     resource: DltResource = dlt.resource(
         rows,
         name=table_name,
+        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
         file_format="parquet",
         **hints,
     )

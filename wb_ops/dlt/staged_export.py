@@ -23,7 +23,6 @@ from wb_ops.dlt.loaded import (
     read_moments,
     read_runs,
 )
-from wb_ops.dlt.proof import ROWS, count_rows
 from wb_ops.errors import CommError, ExportIncomplete
 from wb_ops.export.execute import execute_export
 from wb_ops.export.plan import plan_export
@@ -75,10 +74,7 @@ class StagedExport:
                 # What was read is whole: it is loaded first.
                 raise_after_load(exc)
         self._mark_deletions(lake)
-        files = lake.files(self._request.dataset_name)
-        path = str(Path(folder) / f"{ROWS.name}.parquet")
-        pq.write_table(count_rows(files, self._request.scope, self._load_id), path)
-        return {**files, ROWS.name: [path]}
+        return lake.files(self._request.dataset_name)
 
     def _recall(self, lake: LakeWarehouse) -> None:
         """Let the empty lake know what the destination holds."""
