@@ -20,6 +20,7 @@ HOSTILE = [
     "loss", "Loss", "LOSS", 'a"b', "run_id", "a/b", "a.b", "a__b", "损失", "select", "'; drop--",
     "Robert'); DROP TABLE runs;--", "nul\0byte", "x" * 300, "x" * 301, " ", "%s", "$1", "{}",
     "a\nb", "key", "value", "_step2", "_dlt_id", "_dlt_load_id",
+    "load_id", "first_seen",
 ]  # fmt: skip
 SPECIALS = [math.nan, math.inf, -math.inf, -0.0, 5e-324, 1.7976931348623157e308, 0.1 + 0.2]
 OLD = "2026-01-01T00:00:00"

@@ -33,8 +33,6 @@ from wb_ops.warehouse.lake.changes import CELLS
 from wb_ops.warehouse.lake.connect import connect_lake
 from wb_ops.warehouse.lake.warehouse import LakeWarehouse
 
-_LOAD_COLUMNS = ("load_id", "_load_id")
-
 
 class StagedExport:
     """Exports at the first question for rows; all tables of one source share it."""
@@ -55,7 +53,7 @@ class StagedExport:
         for path in self._files.get(table_name, ()):
             with pq.ParquetFile(path) as file:
                 for batch in file.iter_batches(max(1, CELLS // len(file.schema_arrow))):
-                    rows = self._of_this_load(pa.Table.from_batches([batch]))
+                    rows = self._of_this_load(table_name, pa.Table.from_batches([batch]))
                     if rows.num_rows:
                         yield rows
 
@@ -114,21 +112,20 @@ class StagedExport:
             rows = rows.set_column(index, RUNS.field(name), values)
         lake.commit(Batch(request.dataset_name, request.owner, self._load_id, rows))
 
-    def _of_this_load(self, rows: pa.Table) -> pa.Table:
+    def _of_this_load(self, table_name: str, rows: pa.Table) -> pa.Table:
         """The rows that this export wrote, under the id of dlt's package."""
-        if "first_seen" in rows.schema.names:
+        if table_name == "_wb_columns":
             known = {(one["table_name"], one["column_name"]) for one in self._known}
             pairs = zip(
                 rows["table_name"].to_pylist(), rows["column_name"].to_pylist(), strict=True
             )
             return rows.filter(pa.array([pair not in known for pair in pairs], pa.bool_()))
-        for name in _LOAD_COLUMNS:
-            if name in rows.schema.names:
-                rows = rows.filter(pc.equal(rows[name], self._load_id))
-                index = rows.schema.get_field_index(name)
-                ids = pa.array([self._package or self._load_id] * rows.num_rows, TEXT)
-                rows = rows.set_column(index, rows.schema.field(index), ids)
-        return rows
+        # A metric may be called load_id: a table of rows has our column beside it.
+        name = "_load_id" if "_load_id" in rows.schema.names else "load_id"
+        rows = rows.filter(pc.equal(rows[name], self._load_id))
+        index = rows.schema.get_field_index(name)
+        ids = pa.array([self._package or self._load_id] * rows.num_rows, TEXT)
+        return rows.set_column(index, rows.schema.field(index), ids)
 
 
 def _lake(folder: Path) -> LakeWarehouse:
