@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -24,10 +23,7 @@ from wb_ops.devserver import DevServer
 from wb_ops.export import delete_old_plans
 from wb_ops.export.folder import open_folder
 
-Ask = Callable[[str], list[dict[str, Any]]]
 REQUEST = ExportRequest("ann", "trials", tables=("runs", "history", "system_metrics"))
-ALL = "select * exclude (_load_id) from {} order by all"
-TABLES = ("runs", "runs_flat", "history", "system_metrics")
 
 
 def test_a_killed_listing_goes_on(

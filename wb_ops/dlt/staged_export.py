@@ -124,7 +124,7 @@ class StagedExport:
         name = "_load_id" if "_load_id" in rows.schema.names else "load_id"
         rows = rows.filter(pc.equal(rows[name], self._load_id))
         index = rows.schema.get_field_index(name)
-        ids = pa.array([self._package or self._load_id] * rows.num_rows, TEXT)
+        ids = pa.repeat(pa.scalar(self._package or self._load_id, TEXT), rows.num_rows)
         return rows.set_column(index, rows.schema.field(index), ids)
 
 
