@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable
+from collections.abc import Sequence
+from contextlib import nullcontext
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ from wb_ops import Api, connect, execute_export, plan_export
 from wb_ops.client.raw import RawHistory
 from wb_ops.devserver import DevServer
 from wb_ops.export import execute
+from wb_ops.export import staged as staged_rows
 from wb_ops.export.decide import PlannedRun
 from wb_ops.export.report import Progress
 from wb_ops.export.request import ExportRequest
@@ -42,46 +45,39 @@ def project(server: DevServer, request: pytest.FixtureRequest) -> DevServer:
 
 
 @pytest.fixture
-def seen(monkeypatch: pytest.MonkeyPatch) -> list[StagedRun]:
-    """All runs that were staged."""
-    found: list[StagedRun] = []
-    stage = Stager.stage
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[StagedRows]:
+    """All rows that were staged."""
+    found: list[StagedRows] = []
+    keep = Stager._keep
 
-    def seen_stage(self: Stager, *arguments: Any) -> StagedRun:
-        found.append(stage(self, *arguments))
+    def seen_keep(self: Stager, table: pa.Table, **options: Any) -> StagedRows:
+        found.append(keep(self, table, **options))
         return found[-1]
 
-    monkeypatch.setattr(Stager, "stage", seen_stage)
+    monkeypatch.setattr(Stager, "_keep", seen_keep)
     return found
 
 
-@pytest.fixture
-def alternate(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Has every other table find no room."""
-
-    def switch() -> None:
-        take = Room.take
-        asked: list[pa.Table] = []
-
-        def seldom(self: Room, rows: pa.Table) -> bool:
-            asked.append(rows)
-            return len(asked) % 2 == 0 and take(self, rows)
-
-        monkeypatch.setattr(Room, "take", seldom)
-
-    return switch
+def refuse_every_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    take, turns = Room.take, count()
+    monkeypatch.setattr(Room, "take", lambda self, rows: next(turns) % 2 == 1 and take(self, rows))
 
 
-def kinds(runs: list[StagedRun]) -> list[str]:
-    """Where the rows of these runs were, before they were discarded."""
-    parts = [part for run in runs if run.history for part in run.history.parts]
-    return ["file" if part._room is None else "memory" for part in parts]
+def kinds(rows: Sequence[StagedRows]) -> list[str]:
+    """Where rows were, before they were discarded."""
+    return ["file" if one._room is None else "memory" for one in rows]
 
 
-def stage(api: Api, folder: Path, room: Room, run_id: str = "r1") -> StagedRun:
+def stage(api: Api, folder: Path, room: Room) -> StagedRun:
     source = api.source("ann/trials")
     stager = Stager(source, api.reader, folder, "load", redacts=False, room=room)
-    return stager.stage(PlannedRun(source.fetch_node(run_id), "new", reads_history=True), None)
+    return stager.stage(PlannedRun(source.fetch_node("r1"), "new", reads_history=True), None)
+
+
+def staged(api: Api, folder: Path, room: Room) -> StagedRows:
+    history = stage(api, folder, room).history
+    assert history is not None
+    return history.parts[0]
 
 
 def export(api: Api, url: str) -> list[dict[str, Any]]:
@@ -103,78 +99,74 @@ def test_rows_in_memory_in_files_and_in_both_give_the_same_tables(
     api: Api,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    seen: list[StagedRun],
-    alternate: Callable[[], None],
+    kept: list[StagedRows],
     destination: str,
 ):
     in_memory = export(api, f"{destination}:///{tmp_path / 'memory'}")
-    assert kinds(seen) == ["memory"] * RUNS
-    seen.clear()
-    alternate()
+    refuse_every_other(monkeypatch)
     in_both = export(api, f"{destination}:///{tmp_path / 'both'}")
-    assert sorted(kinds(seen)) == ["file"] * (RUNS // 2) + ["memory"] * (RUNS // 2)
-    seen.clear()
-    monkeypatch.setattr(execute, "BYTES_PER_CELL", 0)
+    monkeypatch.setattr(Room, "take", lambda self, rows: False)
     in_files = export(api, f"{destination}:///{tmp_path / 'files'}")
-    assert kinds(seen) == ["file"] * RUNS
+    half = ["file"] * (RUNS // 2) + ["memory"] * (RUNS // 2)
+    assert kinds(kept[:RUNS]) == ["memory"] * RUNS
+    assert sorted(kinds(kept[RUNS : 2 * RUNS])) == half
+    assert kinds(kept[2 * RUNS :]) == ["file"] * RUNS
     assert len(in_memory) > RUNS * (ROWS + 1)
     # As text, in which NaN is NaN.
     assert repr(in_both) == repr(in_files) == repr(in_memory)
 
 
 def test_rows_stay_in_memory_while_there_is_room(project: DevServer, api: Api, tmp_path: Path):
-    room = Room(200_000)
-    first = stage(api, tmp_path, room)
+    room = Room(10_000)
+    first = staged(api, tmp_path, room)
     assert kinds([first]) == ["memory"]
     assert list(tmp_path.iterdir()) == []
-    others = [stage(api, tmp_path, room) for _ in range(10)]
-    assert {"memory", "file"} == set(kinds(others))
-    assert first.history is not None
-    first.history.parts[0].discard()
-    assert kinds([stage(api, tmp_path, room)]) == ["memory"]
+    assert set(kinds([staged(api, tmp_path, room) for _ in range(10)])) == {"memory", "file"}
+    first.discard()
+    first.discard()
+    assert kinds([staged(api, tmp_path, room) for _ in range(2)]) == ["memory", "file"]
 
 
 def test_columns_of_few_rows_take_room_too(server: DevServer, api: Api, tmp_path: Path):
     """A row of 1,000 metrics is 8 kB of numbers and a megabyte of objects."""
     history = [{"_step": 0, **{f"m{number}": 0.5 for number in range(1000)}}]
     server.seed_run("ann", "trials", "r1", history=history)
-    assert kinds([stage(api, tmp_path, Room(1_000_000))]) == ["file"]
-    assert kinds([stage(api, tmp_path, Room(10_000_000))]) == ["memory"]
+    assert kinds([staged(api, tmp_path, Room(50_000))]) == ["file"]
+    assert kinds([staged(api, tmp_path, Room(500_000))]) == ["memory"]
 
 
 def test_a_run_that_leaves_no_room_for_others_goes_to_files(
     project: DevServer, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(Room, "take", lambda self, rows: True)
-    cells = ROWS * 8
-    assert kinds([stage(api, tmp_path, Room(8 * cells))]) == ["file"]
-    assert kinds([stage(api, tmp_path, Room(40 * cells))]) == ["memory"]
+    assert kinds([staged(api, tmp_path, Room(3 * ROWS))]) == ["file"]
+    assert kinds([staged(api, tmp_path, Room(30 * ROWS))]) == ["memory"]
 
 
+@pytest.mark.parametrize("max_cells", [0, 10**8], ids=["files", "memory"])
 def test_a_run_that_fails_half_way_leaves_nothing(
-    project: DevServer, api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    project: DevServer,
+    api: Api,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kept: list[StagedRows],
+    max_cells: int,
 ):
-    room = Room(10**9)
     iter_merged = RawHistory.iter_merged
-    kept: list[StagedRows] = []
-    keep = Stager._keep
 
     def broken(self: RawHistory) -> Any:
         yield from iter_merged(self)
         raise ValueError("the second group is broken")
 
-    def seen_keep(self: Stager, table: pa.Table, **options: Any) -> StagedRows:
-        kept.append(keep(self, table, **options))
-        return kept[-1]
-
     monkeypatch.setattr(RawHistory, "iter_merged", broken)
-    monkeypatch.setattr(Stager, "_keep", seen_keep)
-    for some in (room, Room(0)):
-        failed = stage(api, tmp_path, some)
-        assert failed.history is None
-        assert failed.error is not None
-    assert [part.content for part in kept] == [None, None]
-    assert room._taken == 0
+    room = Room(max_cells)
+    free = room._free_bytes
+    failed = stage(api, tmp_path, room)
+    assert failed.history is None
+    assert failed.error is not None
+    assert kinds(kept) == ["memory" if max_cells else "file"]
+    assert kept[0].content is None
+    assert room._free_bytes == free
     assert list(tmp_path.iterdir()) == []
 
 
@@ -184,46 +176,33 @@ def test_what_is_committed_takes_no_room(
     api: Api,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
+    kept: list[StagedRows],
     bytes_per_cell: int,
 ):
     """Of several batches none is there after the last one, and never all of them."""
-    monkeypatch.setattr(execute, "BYTES_PER_CELL", bytes_per_cell)
-    monkeypatch.setattr(execute, "temporary_folder", lambda prefix: _Folder(tmp_path / "staging"))
+    folder = tmp_path / "staging"
+    folder.mkdir()
+    monkeypatch.setattr(staged_rows, "BYTES_PER_CELL", bytes_per_cell)
+    monkeypatch.setattr(execute, "temporary_folder", lambda prefix: nullcontext(folder))
     tables: list[weakref.ref[Any]] = []
-    in_files: list[bool] = []
-    keep = Stager._keep
+    take = Room.take
 
-    def seen_keep(self: Stager, table: pa.Table, **options: Any) -> StagedRows:
-        tables.append(weakref.ref(table))
-        kept = keep(self, table, **options)
-        in_files.append(isinstance(kept.content, Path))
-        return kept
+    def seen_take(self: Room, rows: pa.Table) -> bool:
+        tables.append(weakref.ref(rows))
+        return take(self, rows)
 
-    monkeypatch.setattr(Stager, "_keep", seen_keep)
+    monkeypatch.setattr(Room, "take", seen_take)
     left: list[int] = []
 
     def on_progress(progress: Progress) -> None:
         in_memory = sum(table() is not None for table in tables)
-        left.append(len(list((tmp_path / "staging").iterdir())) + in_memory)
+        left.append(len(list(folder.iterdir())) + in_memory)
 
     warehouse = connect(f"duckdb:///{tmp_path / 'x.db'}")
     request = ExportRequest("ann", "trials", max_cells=ROWS * 20, max_workers=1)
     execute_export(plan_export(request, api, warehouse), api, warehouse, on_progress)
-    assert in_files == [bytes_per_cell == 0] * RUNS
+    assert kinds(kept) == ["memory" if bytes_per_cell else "file"] * RUNS
+    assert len(tables) == RUNS
     assert len(left) > 2
     assert left[-1] == 0
     assert max(left) < RUNS
-
-
-class _Folder:
-    """A folder that stays, so that one sees what is left in it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> Path:
-        self.path.mkdir()
-        return self.path
-
-    def __exit__(self, *_: object) -> None:
-        pass

@@ -39,8 +39,6 @@ from wb_ops.export.staging import Stager
 from wb_ops.warehouse import Warehouse
 
 SECONDS_BETWEEN_NEWS = 2.0
-# Of two batches of numbers, one that is committed and one that is read, and a quarter for texts.
-BYTES_PER_CELL = 20
 
 
 def execute_export(
@@ -144,7 +142,7 @@ class _Execution:
             self.folder,
             self.plan.load_id,
             request.redact_secrets,
-            room=Room(BYTES_PER_CELL * request.max_cells),
+            room=Room(request.max_cells),
         )
         runs = by_key_set(planned)
         staged_so_far = rows_so_far = 0

@@ -61,7 +61,7 @@ class ConcurrentReader:
             finally:
                 pool.shutdown(cancel_futures=True)
                 # What is raised holds this frame, and with it rows that nobody takes.
-                done = pending = set()
+                pending.clear()
 
     def _checked(self, staged: StagedRun) -> StagedRun:
         """Stop where the server, not a run, is the trouble: nothing but failures for a while."""

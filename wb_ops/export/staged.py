@@ -15,30 +15,39 @@ from wb_ops.warehouse.base import StagedPart
 if TYPE_CHECKING:
     import pyarrow as pa
 
+# Two batches of numbers of 8 bytes, one that is committed and one that is read, and some for texts.
+BYTES_PER_CELL = 20
 # What the objects around the values of a column take, for each table that has it.
 _BYTES_PER_COLUMN = 2_000
 
 
 class Room:
-    """How many bytes of rows may be in memory; threads share it."""
+    """Memory for rows that wait for their commit, by the cells of one; threads share it."""
 
-    def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
-        self._taken = 0
+    def __init__(self, max_cells: int) -> None:
+        self._max_cells = max_cells
+        self._free_bytes = BYTES_PER_CELL * max_cells
         self._lock = threading.Lock()
+
+    def suits(self, cells: int) -> bool:
+        """Whether a run is so small that others have room beside it.
+
+        The rows of a long one are better all in files: the database needs memory of its own.
+        """
+        return cells <= self._max_cells
 
     def take(self, rows: pa.Table) -> bool:
         """Make room for rows, where there is any."""
         size = _size(rows)
         with self._lock:
-            has_room = self._taken + size <= self.size_bytes
-            self._taken += size if has_room else 0
+            has_room = size <= self._free_bytes
+            self._free_bytes -= size if has_room else 0
         return has_room
 
     def give_back(self, rows: pa.Table) -> None:
         """Let others have the room of these rows."""
         with self._lock:
-            self._taken -= _size(rows)
+            self._free_bytes += _size(rows)
 
 
 def _size(rows: pa.Table) -> int:
@@ -55,8 +64,13 @@ class StagedRows:
 
     @property
     def path(self) -> Path:
-        """The file."""
-        assert isinstance(self.content, Path)  # noqa: S101 - what travels is staged in files
+        """The file.
+
+        Raises:
+            TypeError: the rows are in memory, or discarded (a bug in what asks).
+        """
+        if not isinstance(self.content, Path):
+            raise TypeError("these rows are in no file: what travels is staged without room")
         return self.content
 
     def discard(self) -> None:

@@ -47,8 +47,6 @@ T = TypeVar("T")
 # W&B serves the system stream sampled; this many rows at most.
 SYSTEM_SAMPLES = 10_000
 
-BYTES_PER_VALUE = 8
-
 # Named, it need not be found out for each file.
 _LOCAL = LocalFileSystem()
 
@@ -103,17 +101,13 @@ class Stager:
         columns: set[str] = set()
         rows = 0
         with self.reader.read(self.source, planned.run_id, selection, sources) as raw:
-            # A run that leaves no room for others goes to files whole: the database needs memory
-            # of its own for its commit.
-            is_short = (
-                BYTES_PER_VALUE * sum(one.cells for one in raw.pieces) <= self.room.size_bytes // 2
-            )
+            may_stay = self.room.suits(sum(piece.cells for piece in raw.pieces))
             try:
                 for merged in raw.iter_merged():
                     counts = joined(counts, merged)
                     batch = self._batch(planned.run_id, raw, merged)
                     if batch.num_rows:
-                        parts.append(self._keep(batch, may_stay=is_short))
+                        parts.append(self._keep(batch, may_stay=may_stay))
                         rows += batch.num_rows
                         columns.update(batch.column_names)
             except BaseException:
