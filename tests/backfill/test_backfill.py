@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from dataclasses import replace
 from typing import Any
 
@@ -276,9 +277,14 @@ def test_a_key_that_is_no_text_is_refused(api: Api, warehouse: Warehouse, target
 def test_a_run_that_is_deleted_while_a_function_computes_is_skipped(
     api: Api, warehouse: Warehouse, server: DevServer
 ):
+    is_gone = threading.Event()
+
     def rows(run: Any) -> dict[str, Any]:
         if run.id == "r05":
             server.delete_run("ann", "trials", "r05")
+            is_gone.set()
+        # The first history that is read asks for the sources of the other one too.
+        assert is_gone.wait(10)
         return {"rows": run.history_table(keys=["acc"]).num_rows}
 
     request = BackfillRequest(
