@@ -22,7 +22,7 @@ from wb_ops.airflow import WandbExportOperator
 
 with DAG("shared_file", schedule=None):
     WandbExportOperator(
-        task_id="export", entity="ann", project="four", warehouse={url!r}, retries=0
+        task_id="export", entity="ann", project="two", warehouse={url!r}, retries=0
     )
 """
 
