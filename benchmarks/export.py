@@ -6,7 +6,7 @@ The dev server runs in a process of its own. Every ratio compares two measuremen
 speed   a full export into DuckDB against `requests` + pyarrow + `INSERT ... SELECT` of the same
         parquet files with the same number of threads, and against `scan_history` of the SDK on
         fewer runs (`--sample`), by rows a second.
-idle    an incremental export with nothing changed, with 10 runs changed, and a reconcile:
+idle    an incremental export with nothing changed, with 10, 100 runs changed, and a reconcile:
         requests, and seconds of work (this process's CPU).
 hourly  a load of 10 rows against DuckDB's own cost of the same (open, read the state, close, open,
         one transaction, close).
@@ -186,7 +186,7 @@ def idle(server: dict[str, Any], folder: Path, arguments: argparse.Namespace) ->
         # Most have logged nothing: their rows would cost the first export, which is not measured.
         seed(
             server,
-            [run_seed(f"r{n:05}", 2 * (n < 10), ["loss"], config={"lr": n}) for n in numbers],
+            [run_seed(f"r{n:05}", 2 * (n < 100), ["loss"], config={"lr": n}) for n in numbers],
         )
     url = f"duckdb:///{folder / 'idle.db'}"
     with open_api(server) as api:
@@ -196,10 +196,11 @@ def idle(server: dict[str, Any], folder: Path, arguments: argparse.Namespace) ->
         control(server, "PATCH", "/_dev/runs/ann/bench/r00000", {"heartbeat_at": now(0)})
         export(api, url)
         work(api, "nothing changed", lambda: export(api, url), "<= 5 requests, < 1 s")
-        for n in range(10):
-            rows = [json.dumps({"_step": step, "loss": 1.0}) for step in (2, 3)]
-            control(server, "POST", f"/_dev/runs/ann/bench/r{n:05}/history", {"rows": rows})
-        work(api, "10 runs changed", lambda: export(api, url), "proportional to the 10")
+        for changed in (10, 100):
+            rows = [json.dumps({"_step": changed + step, "loss": 1.0}) for step in range(2)]
+            for n in range(changed):
+                control(server, "POST", f"/_dev/runs/ann/bench/r{n:05}/history", {"rows": rows})
+            work(api, f"{changed} runs changed", lambda: export(api, url), "")
         per_thousand = work(api, "reconcile", lambda: export(api, url, mode="reconcile"), "")
         print(
             f"reconcile: {per_thousand / (arguments.runs / 1000):.1f} requests a thousand runs "
