@@ -32,11 +32,20 @@ def test_of_two_values_at_one_time_the_later_stays():
     assert made["value"].to_pylist() == [2.0]
 
 
+def test_numbers_of_nested_objects_have_dotted_keys():
+    network = {"sent": 3, "recv": {"all": 0.5, "name": "eth0"}}
+    made = table({"_timestamp": 1.0, "_wandb": {"x": 1}, "system.network": network})
+    assert dict(zip(made["key"].to_pylist(), made["value"].to_pylist(), strict=True)) == {
+        "system.network.sent": 3.0,
+        "system.network.recv.all": 0.5,
+    }
+
+
 @pytest.mark.parametrize("time", [None, "now", True, -1, 1e18, float("nan")])
 def test_a_row_without_a_usable_time_is_left_out(time: Any):
     assert table({"_timestamp": time, "system.cpu": 1}).num_rows == 0
 
 
-@pytest.mark.parametrize("value", [None, "x", True, {"a": 1}, 10**400])
+@pytest.mark.parametrize("value", [None, "x", True, [1], {}, {"_type": "t", "a": 1}, 10**400])
 def test_what_is_no_number_is_left_out(value: Any):
     assert table({"_timestamp": 1.0, "system.cpu": value}).num_rows == 0
