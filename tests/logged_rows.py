@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from wb_ops.tables.values import parse_json
-
 
 def same(one: Any, other: Any, *, is_loose: bool = False) -> bool:
     """Equal in value and type. NaN is NaN, -0.0 is not 0.0, and 1 is 1.0 only if `is_loose`."""
@@ -36,7 +34,7 @@ def dotted(row: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def with_number(line: str) -> str:
     """Drop a `_step` that is no integer: a text of a CSV, or one of W&B's own odd fixtures."""
-    row = parse_json(line)
+    row = json.loads(line, strict=False)
     if isinstance(row, dict) and type(row.get("_step", 0)) is not int:
         return json.dumps({key: value for key, value in row.items() if key != "_step"})
     return line

@@ -63,3 +63,12 @@ def impatient(server: DevServer) -> Api:
 def staging(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A local folder, and one that only fsspec knows."""
     return str(tmp_path / "plans") if request.param == "path" else f"memory://{tmp_path.name}/plans"
+
+
+@pytest.fixture(params=["duckdb", "postgres", "parquet", "delta"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new warehouse of each kind."""
+    if request.param != "postgres":
+        return f"{request.param}:///{tmp_path / 'warehouse'}"
+    create: Callable[[], str] = request.getfixturevalue("new_database")
+    return create()
