@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import struct
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import reduce
+from operator import xor
 from pathlib import Path
 
 import duckdb
@@ -16,10 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from wb_ops import AdviceKind, Warehouse, WarehouseBusy, WarehouseRefused, connect
+from wb_ops import (
+    AdviceKind,
+    Warehouse,
+    WarehouseBusy,
+    WarehouseRefused,
+    WarehouseUnavailable,
+    connect,
+)
 from wb_ops.tables.history import history_batch
 from wb_ops.tables.runs import runs_table
-from wb_ops.tables.schemas import SCHEMA_VERSION, STATE
+from wb_ops.tables.schemas import SCHEMA_VERSION, STATE, TABLES
 from wb_ops.warehouse import Batch, Owner, dataset_name
 from wb_ops.warehouse.base import staged_key, staged_name
 
@@ -135,10 +145,59 @@ def test_another_writer_is_waited_for(warehouse: Warehouse, tmp_path: Path):
         holder.wait(10)
 
 
-def test_a_file_that_is_no_database_is_refused(tmp_path: Path):
-    (tmp_path / "x.duckdb").write_text("hello, this is not a database" * 500)
-    with pytest.raises(WarehouseRefused):
-        connect(f"duckdb:///{tmp_path}/x.duckdb").check(DATASET, OWNER)
+def newer(content: bytes) -> bytes:
+    """As a DuckDB of later years would write it; the checksum is DuckDB's own."""
+    header = content[8:12] + struct.pack("<Q", 9999) + content[20:4096]
+    words = struct.unpack("<511Q", header)
+    checksum = reduce(xor, (word * 0xBF58476D1CE4E5B9 % 2**64 for word in words), 5381)
+    return struct.pack("<Q", checksum) + header + content[4096:]
+
+
+NO_DUCKDB_FILE = "no DuckDB file, or a damaged one: choose another file, or restore"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "remedy"),
+    [
+        (lambda content: b"hello, this is not a database" * 500, NO_DUCKDB_FILE),
+        (lambda content: b"", NO_DUCKDB_FILE),
+        (lambda content: b"SQLite format 3\0" + bytes(9000), NO_DUCKDB_FILE),
+        (lambda content: content[:100], NO_DUCKDB_FILE),
+        (lambda content: content[:8192], NO_DUCKDB_FILE),
+        (lambda content: content[: len(content) // 2], NO_DUCKDB_FILE),
+        (lambda content: content[:-1], NO_DUCKDB_FILE),
+        (lambda content: content[:5000] + b"?" + content[5001:], NO_DUCKDB_FILE),
+        (lambda content: content[:-500] + b"?" * 500, NO_DUCKDB_FILE),
+        (newer, "Upgrade duckdb here, or choose another file"),
+    ],
+    ids=["text", "empty", "SQLite", "in its header", "behind its headers", "half", "one byte less",
+         "a changed header", "changed rows", "newer"],
+)  # fmt: skip
+def test_a_file_that_cannot_be_read_is_refused_with_a_remedy(
+    warehouse: Warehouse, tmp_path: Path, spoil: Callable[[bytes], bytes], remedy: str
+):
+    warehouse.commit(batch(tmp_path, {"loss": [0.5] * 5000}))
+    path = Path(warehouse.url.removeprefix("duckdb:///"))
+    path.write_bytes(spoil(path.read_bytes()))
+    before = path.read_bytes()
+    with pytest.raises(WarehouseRefused, match=remedy) as caught:
+        warehouse.read_tables(DATASET, list(TABLES))
+    assert caught.value.message.startswith(warehouse.url)
+    assert "\n" not in caught.value.message
+    assert path.read_bytes() == before
+
+
+def test_a_folder_is_no_file(tmp_path: Path):
+    for ask in (lambda one: one.check(DATASET, OWNER), lambda one: one.query("select 1")):
+        with pytest.raises(WarehouseRefused, match="a folder: give a file in it"):
+            ask(connect(f"duckdb:///{tmp_path}"))
+
+
+def test_what_a_disk_fails_to_give_for_now_can_be_tried_again(warehouse: Warehouse, tmp_path: Path):
+    warehouse.commit(batch(tmp_path, {"loss": [0.5]}))
+    with pytest.raises(WarehouseUnavailable, match="Input/output error") as caught:
+        warehouse.query("select * from read_text('/proc/self/mem')")
+    assert caught.value.advice.kind is AdviceKind.BACKOFF
 
 
 @pytest.fixture

@@ -14,18 +14,10 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, WarehouseUnavailable
+from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused
 from wb_ops.tables.schemas import TABLES
-from wb_ops.warehouse.base import (
-    BUSY_RETRY_S,
-    FULL_DISK,
-    MAKE_ROOM,
-    Batch,
-    Committed,
-    Owner,
-    Read,
-    Warehouse,
-)
+from wb_ops.warehouse.base import Batch, Committed, Owner, Read, Warehouse
+from wb_ops.warehouse.duckdb_failures import GIVE_RIGHTS, busy, mapped, refuse_sqlite
 from wb_ops.warehouse.duckdb_session import DuckDBSession, select
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
 from wb_ops.warehouse.sql import Limits, literal, quoted
@@ -35,7 +27,6 @@ MAX_HISTORY_COLUMNS = 1000
 MAX_FLAT_COLUMNS = 500
 # DuckDB takes 80 % of the machine by itself; past this it spills into FILE.tmp beside the file.
 MEMORY_LIMIT = "1GB"
-GIVE_RIGHTS = "Let this user write there, or choose another place."
 
 
 class DuckDBWarehouse(Warehouse):
@@ -167,7 +158,7 @@ class DuckDBWarehouse(Warehouse):
         """One writer of this process at a time; DuckDB would refuse the second one's commit."""
         lock = _turn_of(self._path)
         if not lock.acquire(timeout=self._lock_timeout_s):
-            raise self._busy(None)
+            raise busy(None, self.url, self._lock_timeout_s)
         try:
             yield
         finally:
@@ -188,6 +179,7 @@ class DuckDBWarehouse(Warehouse):
             connection.close()
 
     def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
+        refuse_sqlite(self._path, self.url)
         deadline = time.monotonic() + self._lock_timeout_s
         while True:
             try:
@@ -202,42 +194,7 @@ class DuckDBWarehouse(Warehouse):
             time.sleep(random.uniform(0.05, 0.5))  # noqa: S311 - not for secrets
 
     def _mapped(self, exc: duckdb.Error) -> WarehouseError:
-        text = str(exc)
-        # Before all else: a commit that the disk refuses is a TransactionException, too.
-        if FULL_DISK.search(text):
-            return WarehouseRefused(f"{self.url}: {text}. {MAKE_ROOM}", exc, path=self.url)
-        if isinstance(exc, duckdb.TransactionException) or any(
-            words in text for words in ("lock on file", "different configuration")
-        ):
-            return self._busy(exc)
-        if isinstance(exc, duckdb.IOException) and not any(
-            words in text.lower()
-            for words in ("read-only", "permission", "not a valid", "cannot open")
-        ):
-            return WarehouseUnavailable(f"{self.url}: {text}", exc, path=self.url)
-        return WarehouseRefused(f"{self.url}: {self._with_remedy(exc)}", exc, path=self.url)
-
-    def _with_remedy(self, exc: duckdb.Error) -> str:
-        text = str(exc)
-        if isinstance(exc, duckdb.OutOfMemoryException) and "temp_directory" not in text:
-            # Its own advice is about statements that nobody here can give.
-            return (
-                f"{text.splitlines()[0]}. Give DuckDB more than {self._memory_limit}: put "
-                "?memory_limit=4GB behind the URL."
-            )
-        may_not = ("permission denied", "read-only file system")
-        if isinstance(exc, duckdb.IOException) and any(words in text.lower() for words in may_not):
-            return f"{text}. {GIVE_RIGHTS}"
-        return text
-
-    def _busy(self, exc: Exception | None) -> WarehouseBusy:
-        return WarehouseBusy(
-            f"{self.url} is held by another writer for longer than {self._lock_timeout_s:g} s, "
-            "or changed under this one.",
-            exc,
-            retry_after_s=BUSY_RETRY_S,
-            path=self.url,
-        )
+        return mapped(exc, self.url, self._lock_timeout_s, self._memory_limit)
 
 
 _turns: dict[Path, threading.Lock] = {}
