@@ -6,6 +6,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -236,6 +237,25 @@ def test_a_query_writes_nothing(warehouse: Warehouse, make: Batches, sql: str):
     with pytest.raises(WarehouseRefused):
         warehouse.query(sql, DATASET)
     assert rows(warehouse, "select run_id, notes from runs") == [("r1", None)]
+
+
+def test_a_query_is_one_select(warehouse: Warehouse, make: Batches):
+    warehouse.commit(make.batch({"r1": {"a": [1.0]}}))
+    with tempfile.TemporaryDirectory(prefix="wb_ops-query-") as folder:
+        # PostgreSQL's server is somebody else.
+        Path(folder).chmod(0o777)
+        target = Path(folder, "target")
+        for sql in (
+            f"copy (select 1) to '{target}'", f"copy runs to '{target}'",
+            f"with x as (copy runs to '{target}') select * from x",
+            f"copy (pivot runs on state using count(*)) to '{target}'", f"attach '{target}' as x",
+            f"export database '{target}'", "install json", "pragma version", "set timezone = 'CET'",
+            f"select 1; copy runs to '{target}'", "select 1; select 2", "explain select 1", "", ";",
+        ):  # fmt: skip
+            with pytest.raises(WarehouseRefused, match="one SELECT"):
+                warehouse.query(sql, DATASET)
+        assert not list(Path(folder).iterdir())
+    assert rows(warehouse, "select run_id as copy from runs -- copy") == [("r1",)]
 
 
 def test_a_query_says_which_dataset_is_not_there(warehouse: Warehouse, make: Batches):

@@ -145,6 +145,14 @@ def test_another_writer_is_waited_for(warehouse: Warehouse, tmp_path: Path):
         holder.wait(10)
 
 
+def test_a_pivot_is_a_query(warehouse: Warehouse, tmp_path: Path):
+    warehouse.commit(batch(tmp_path, {"loss": [0.5], "a/copy": [1.0]}))
+    pivot = "pivot history_tall on key using max(value) group by run_id"
+    expected = [{"run_id": "r1", "a/copy": 1.0, "loss": 0.5}]
+    for sql in (pivot, f"select * from ({pivot}) copy"):
+        assert warehouse.query(sql, DATASET).to_pylist() == expected
+
+
 def newer(content: bytes) -> bytes:
     """As a DuckDB of later years would write it; the checksum is DuckDB's own."""
     header = content[8:12] + struct.pack("<Q", 9999) + content[20:4096]

@@ -106,6 +106,7 @@ class Committed:
 # What systems and libraries say of a disk that takes no more.
 FULL_DISK = re.compile(r"no space left|file too large|disk quota|not enough.*disk", re.IGNORECASE)
 MAKE_ROOM = "The disk takes no more: make room, then try again; nothing of this is written."
+ONE_SELECT = "A query reads: give one SELECT, nothing else."
 # When a warehouse that another writer held is worth another try.
 BUSY_RETRY_S = 15.0
 
@@ -139,7 +140,7 @@ class Warehouse(Protocol):
         ...
 
     def query(self, sql: str, dataset: str | None = None) -> pa.Table:
-        """Run a SELECT; names without a schema are looked up in `dataset`."""
+        """Run one SELECT, nothing else; names without a schema are looked up in `dataset`."""
         ...
 
     def commit(self, batch: Batch) -> Committed:

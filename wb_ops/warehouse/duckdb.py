@@ -18,7 +18,7 @@ from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused
 from wb_ops.tables.schemas import TABLES
 from wb_ops.warehouse.base import Batch, Committed, Owner, Read, Warehouse
 from wb_ops.warehouse.duckdb_failures import GIVE_RIGHTS, busy, mapped, refuse_sqlite
-from wb_ops.warehouse.duckdb_session import DuckDBSession, select
+from wb_ops.warehouse.duckdb_session import DuckDBSession, select_only
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
 from wb_ops.warehouse.sql import Limits, literal, quoted
 from wb_ops.warehouse.writing import write_batch, write_journal
@@ -89,10 +89,10 @@ class DuckDBWarehouse(Warehouse):
             return read_tables(layout, names)
 
     def query(self, sql: str, dataset: str | None = None) -> pa.Table:
-        """Run a SELECT and return its rows.
+        """Run one SELECT (a PIVOT is one) and return its rows.
 
         Raises:
-            WarehouseRefused: the SQL is wrong, or it would write (retry: never).
+            WarehouseRefused: the SQL is wrong, or no single SELECT (retry: never).
         """
         if not self._path.exists():
             raise WarehouseRefused(f"{self.url} does not exist: export into it first.")
@@ -101,7 +101,7 @@ class DuckDBWarehouse(Warehouse):
                 if not self._session(connection).columns_of(dataset, TABLES):
                     raise WarehouseRefused(f"{self.url} has no dataset {dataset!r}.")
                 connection.execute(f"SET schema = {literal(quoted(dataset))}")
-            return select(connection, sql)
+            return select_only(connection, sql)
 
     def commit(self, batch: Batch) -> Committed:
         """Write a batch in one transaction; new tables and columns come in the same one.

@@ -11,6 +11,7 @@ import duckdb
 import pyarrow as pa
 
 from wb_ops.errors import WarehouseRefused
+from wb_ops.warehouse.base import ONE_SELECT
 from wb_ops.warehouse.sql import JSON_COLUMNS, Limits, Staged, literal, literals, quoted
 from wb_ops.warehouse.staged import StagedFiles
 
@@ -113,5 +114,25 @@ def select(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
     """Run one SELECT and read all of its rows."""
     selected = connection.sql(sql)
     if selected is None:
-        raise WarehouseRefused("The SQL returns no rows: give one SELECT.")
+        raise WarehouseRefused(ONE_SELECT)
     return selected.to_arrow_table()
+
+
+def select_only(connection: duckdb.DuckDBPyConnection, sql: str) -> pa.Table:
+    """Run what somebody else calls a SELECT; a database that is read-only may write other files.
+
+    Raises:
+        WarehouseRefused: it is something else (retry: never).
+    """
+    kinds = [statement.type for statement in connection.extract_statements(sql)]
+    # A PIVOT is several. It may stand in a COPY, and a COPY may stand in the WITH of a SELECT.
+    if kinds not in ([duckdb.StatementType.SELECT], [duckdb.StatementType.MULTI]) or (
+        "copy" in sql.lower() and _copies(connection, sql)
+    ):
+        raise WarehouseRefused(ONE_SELECT)
+    return select(connection, sql)
+
+
+def _copies(connection: duckdb.DuckDBPyConnection, sql: str) -> bool:
+    plan = connection.execute(f"EXPLAIN (FORMAT json) {sql}").fetchall()
+    return "COPY_TO_FILE" in str(plan)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, WarehouseUnavailable
 from wb_ops.warehouse.base import BUSY_RETRY_S, Batch, Committed, Owner, Read, Warehouse
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
-from wb_ops.warehouse.postgres_session import PostgresSession, select
+from wb_ops.warehouse.postgres_session import PostgresSession, select_only
 from wb_ops.warehouse.sql import MAX_NAME_BYTES, Limits, literal, quoted
 from wb_ops.warehouse.urls import passwords_in
 from wb_ops.warehouse.writing import write_batch, write_journal
@@ -91,13 +91,13 @@ class PostgresWarehouse(Warehouse):
             return read_tables(Layout.read(self._session(connection), dataset, names), names)
 
     def query(self, sql: str, dataset: str | None = None) -> pa.Table:
-        """Run a SELECT and return its rows, in a transaction that cannot write.
+        """Run one SELECT and return its rows, in a transaction that cannot write.
 
         Names without a schema are looked up in `dataset`, then among the shared views. `json`
         comes as text; `numeric` as int64 where every value is such an integer, else as double.
 
         Raises:
-            WarehouseRefused: the SQL is wrong, or it would write (retry: never).
+            WarehouseRefused: the SQL is wrong, or no single SELECT (retry: never).
         """
         with self._connection() as connection:
             self._make_read_only(connection)
@@ -106,7 +106,7 @@ class PostgresWarehouse(Warehouse):
                 raise WarehouseRefused(f"{self.url} has no dataset {dataset!r}.")
             path = [quoted(name) for name in (dataset, "wb_ops", "public") if name is not None]
             session.execute(f"SET LOCAL search_path = {', '.join(path)}")
-            return select(connection, sql)
+            return select_only(connection, sql)
 
     def commit(self, batch: Batch) -> Committed:
         """Write a batch in one transaction; new tables and columns come in the same one.

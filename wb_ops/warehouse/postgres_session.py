@@ -8,10 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import adbc_driver_manager
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from wb_ops.errors import WarehouseRefused
+from wb_ops.warehouse.base import ONE_SELECT
 from wb_ops.warehouse.sql import JSON_COLUMNS, Limits, Staged, literal, literals, quoted
 from wb_ops.warehouse.staged import StagedFiles
 
@@ -35,6 +37,8 @@ _INDEXES = {
     "runs_flat": ("run_id",),
     "_wb_receipts": ("run_id",),
 }
+# syntax error; what a cursor does not take
+_NO_SELECT = ("42601", "0A000")
 _ROWS_AT_ONCE = 65_536
 _SHARED_SCHEMA = "wb_ops"
 # Texts as W&B has them may hold NaN and Infinity, which PostgreSQL's json refuses.
@@ -186,16 +190,30 @@ def select(connection: Connection, sql: str) -> pa.Table:
     json comes as text. numeric, which Arrow has no type for, comes as int64 where every value is
     such an integer, else as double.
     """
-    statement = sql.strip().rstrip(";")
     with connection.cursor() as cursor:
-        if statement:
-            # It becomes part of another one, which a comment at its end would swallow.
-            cursor.execute(statement + "\n")
-        if not cursor.description:
-            raise WarehouseRefused("The SQL returns no rows: give one SELECT.")
+        # It becomes part of another one, which a comment at its end would swallow.
+        cursor.execute(sql.strip().rstrip(";") + "\n")
         table = cursor.fetch_arrow_table()
     columns = [_plain(column) for column in table.columns]
     return pa.table(columns, names=table.column_names)
+
+
+def select_only(connection: Connection, sql: str) -> pa.Table:
+    """Run what somebody else calls a SELECT; a transaction that is read-only may write files.
+
+    Raises:
+        WarehouseRefused: it is something else (retry: never).
+    """
+    with connection.cursor() as cursor:
+        try:
+            # A cursor takes nothing but one SELECT. It is parsed here, and not opened.
+            cursor.adbc_prepare(f"DECLARE wb_ops_query CURSOR FOR\n{sql}")
+        except adbc_driver_manager.ProgrammingError as exc:
+            if exc.sqlstate not in _NO_SELECT:
+                raise
+            said = str(exc).rpartition("ERROR:  ")[2].partition("\n")[0]
+            raise WarehouseRefused(f"{ONE_SELECT} PostgreSQL says: {said}") from exc
+    return select(connection, sql)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

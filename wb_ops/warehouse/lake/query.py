@@ -8,8 +8,7 @@ from tempfile import TemporaryDirectory
 import duckdb
 import pyarrow as pa
 
-from wb_ops.errors import WarehouseRefused
-from wb_ops.warehouse.duckdb_session import select
+from wb_ops.warehouse.duckdb_session import select_only
 from wb_ops.warehouse.lake.snapshot import Snapshot
 from wb_ops.warehouse.lake.storage import FsspecStorage, Storage
 from wb_ops.warehouse.lake.views import make_views, session_of
@@ -40,11 +39,4 @@ def run_query(
             make_views(session, name, files, registry, with_all_runs=True)
         if dataset is not None:
             connection.execute(f"SET schema = {literal(quoted(dataset))}")
-        _check_select(connection, sql)
-        return select(connection, sql)
-
-
-def _check_select(connection: duckdb.DuckDBPyConnection, sql: str) -> None:
-    kinds = [statement.type for statement in connection.extract_statements(sql)]
-    if kinds != [duckdb.StatementType.SELECT]:
-        raise WarehouseRefused("A query reads: give one SELECT, nothing else.")
+        return select_only(connection, sql)
