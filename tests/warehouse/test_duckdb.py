@@ -13,6 +13,7 @@ from dataclasses import replace
 from functools import reduce
 from operator import xor
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow as pa
@@ -21,6 +22,7 @@ import pytest
 
 from wb_ops import (
     AdviceKind,
+    InvalidRequest,
     Warehouse,
     WarehouseBusy,
     WarehouseRefused,
@@ -120,7 +122,7 @@ def test_a_newer_schema_is_refused(warehouse: Warehouse, tmp_path: Path):
 
 
 def test_a_dataset_named_like_its_file_is_refused(tmp_path: Path):
-    with pytest.raises(WarehouseRefused, match="another file name"):
+    with pytest.raises(WarehouseRefused, match=r"another file name, or .*dataset=, --dataset"):
         connect(f"duckdb:///{tmp_path / DATASET}.duckdb").check(DATASET, OWNER)
 
 
@@ -281,12 +283,38 @@ def test_a_commit_with_too_little_memory_is_not_tried_again(
         ("duckdb://md:db?motherduck_token=hunter2", "three slashes"),
         ("//me:hunter2@host/db", "a URL without a scheme"),
         ("duckdb:///", "names no file"),
+        ("postgresql:///db?history_columns=5000", "history_columns='5000': give 900 at most"),
+        ("postgresql:///db?flat_columns=901", "flat_columns='901': give 900 at most"),
     ],
 )
 def test_a_url_that_is_no_warehouse(url: str, words: str):
     with pytest.raises(WarehouseRefused, match=words) as caught:
         connect(url)
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("url", [None, 5, b"duckdb:///x", Path("x.duckdb"), ["duckdb:///x"]])
+def test_what_is_no_text_is_no_url(url: Any):
+    with pytest.raises(InvalidRequest, match=r"url=.*: give a text, such as duckdb:///") as caught:
+        connect(url)
+    assert repr(url) in str(caught.value)
+
+
+@pytest.mark.parametrize("seconds", ["5", None, True])
+def test_what_is_no_number_is_no_timeout(seconds: Any):
+    with pytest.raises(InvalidRequest, match=r"lock_timeout_s=.*: give seconds"):
+        connect("duckdb:///x.duckdb", lock_timeout_s=seconds)
+
+
+@pytest.mark.parametrize("limit", ["lots", "", "4"])
+def test_a_limit_that_duckdb_does_not_take_is_refused_before_a_file_is_made(
+    warehouse: Warehouse, limit: str
+):
+    limited = connect(f"{warehouse.url}?memory_limit={limit}")
+    with pytest.raises(WarehouseRefused, match=r"memory_limit=.*4GB") as caught:
+        limited.check(DATASET, OWNER)
+    assert limit in str(caught.value)
+    assert not Path(warehouse.url.removeprefix("duckdb:///")).exists()
 
 
 def test_the_name_of_a_dataset():

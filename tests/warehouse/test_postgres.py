@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "contract"))
 
-from batches import Batches
+from batches import Batches, flat
 
 from wb_ops import (
     WarehouseError,
@@ -97,6 +98,25 @@ def test_a_user_without_rights_is_told_before_anything_is_read(postgres_server: 
     reader = connect(postgres_server.replace("postgres:@", "reader:@"))
     with pytest.raises(WarehouseRefused, match="grant CREATE"):
         reader.check("nobodys_dataset", OWNER)
+
+
+def test_as_many_columns_as_may_be_asked_for_fit_into_a_row(
+    new_database: Callable[[], str], tmp_path: Path
+):
+    url, make = new_database(), Batches(tmp_path)
+    wide = {"r" * 128: {f"m{number}": [number + 0.5] for number in range(950)}}
+    at_most = f"{url}&history_columns=900"
+    committed = connect(at_most).commit(make.batch(wide, load_id="l" * 40))
+    assert (committed.history_rows, committed.long_rows) == (1, 50)
+
+
+def test_a_row_that_is_too_long_names_the_remedy(postgres_server: str, tmp_path: Path):
+    leaves: dict[str, float | str] = {f"config.n{n:03}": float(n) for n in range(550)}
+    leaves |= {f"config.t{n:03}": f"{n} " + "long text " * 40 for n in range(300)}
+    batch = Batches(tmp_path).batch({}, nodes={"r1": {}}, flat=flat({"r1": leaves}))
+    warehouse = connect(f"{postgres_server}&flat_columns=900")
+    with pytest.raises(WarehouseRefused, match=r"(?s)too big.*behind the URL.*--dataset"):
+        warehouse.commit(replace(batch, dataset="too_wide"))
 
 
 def test_numbers_that_arrow_has_no_type_for(postgres_server: str):

@@ -106,6 +106,8 @@ class Committed:
 # What systems and libraries say of a disk that takes no more.
 FULL_DISK = re.compile(r"no space left|file too large|disk quota|not enough.*disk", re.IGNORECASE)
 MAKE_ROOM = "The disk takes no more: make room, then try again; nothing of this is written."
+# Said to programs and to people on the command line.
+OTHER_DATASET = "give another dataset (dataset=, --dataset)"
 ONE_SELECT = "A query reads: give one SELECT, nothing else."
 # When a warehouse that another writer held is worth another try.
 BUSY_RETRY_S = 15.0

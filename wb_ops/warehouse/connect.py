@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
-from wb_ops.errors import WarehouseRefused
+from wb_ops.errors import InvalidRequest, WarehouseRefused
 from wb_ops.warehouse.base import Warehouse
 
 LOCK_TIMEOUT_S = 120.0
+# So many numbers fit into a row of 8 kB, with all else that it has.
+MAX_POSTGRES_COLUMNS = 900
 
 
 def connect(url: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Warehouse:
@@ -25,9 +27,14 @@ def connect(url: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Warehouse:
     environment.
 
     Raises:
+        InvalidRequest: the URL is no text, or the timeout no number (retry: never).
         WarehouseRefused: no such kind of warehouse, an unknown option, or its driver is not
             installed (retry: never).
     """
+    if not isinstance(url, str):
+        raise InvalidRequest(f"url={url!r}: give a text, such as duckdb:///x.duckdb.")
+    if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, int | float):
+        raise InvalidRequest(f"lock_timeout_s={lock_timeout_s!r}: give seconds, such as 120.")
     try:
         parts = urlsplit(url)
     except ValueError as exc:
@@ -76,7 +83,7 @@ def _postgres(parts: SplitResult, lock_timeout_s: float) -> Warehouse:
             "The warehouse's URL is ambiguous: write @ / ? # in a user or password as %40 %2F %3F "
             "%23."
         )
-    ours = {"history_columns": _count, "flat_columns": _count}
+    ours = {"history_columns": _few, "flat_columns": _few}
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     own = urlencode([pair for pair in pairs if pair[0] in ours])
     # The others are options of the connection, such as host, sslmode and connect_timeout.
@@ -112,6 +119,16 @@ def _count(text: str) -> int:
     if not text.isdecimal():
         raise ValueError("give a whole number")
     return int(text)
+
+
+def _few(text: str) -> int:
+    count = _count(text)
+    if count > MAX_POSTGRES_COLUMNS:
+        raise ValueError(
+            f"give {MAX_POSTGRES_COLUMNS} at most, PostgreSQL's rows hold no more; what gets no "
+            "column goes to history_long, or stays in config and summary"
+        )
+    return count
 
 
 # scheme -> how its URLs look, and what makes a warehouse of one

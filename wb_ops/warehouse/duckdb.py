@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused
 from wb_ops.tables.schemas import TABLES
-from wb_ops.warehouse.base import Batch, Committed, Owner, Read, Warehouse
+from wb_ops.warehouse.base import OTHER_DATASET, Batch, Committed, Owner, Read, Warehouse
 from wb_ops.warehouse.duckdb_failures import GIVE_RIGHTS, busy, mapped, refuse_sqlite
 from wb_ops.warehouse.duckdb_session import DuckDBSession, select_only
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
@@ -74,6 +74,7 @@ class DuckDBWarehouse(Warehouse):
             )
         self._refuse_ambiguous(dataset)
         if not self._path.exists():
+            self._try_options()
             return self.read_tables(dataset, names)
         with self._connection(read_only=False) as connection:
             layout = Layout.read(self._session(connection), dataset)
@@ -133,7 +134,7 @@ class DuckDBWarehouse(Warehouse):
         if dataset.lower() == self._path.name.split(".")[0].lower():
             raise WarehouseRefused(
                 f"The dataset {dataset!r} would have the name of its DuckDB file, which SQL cannot "
-                "tell apart: choose another file name or pass dataset=.",
+                f"tell apart: choose another file name, or {OTHER_DATASET}.",
                 path=self.url,
             )
 
@@ -166,17 +167,35 @@ class DuckDBWarehouse(Warehouse):
 
     @contextmanager
     def _connection(self, *, read_only: bool) -> Iterator[duckdb.DuckDBPyConnection]:
-        connection = self._open(read_only)
+        with self._set_up(self._open(read_only)) as connection:
+            yield connection
+
+    def _try_options(self) -> None:
+        """Refuse now what the first commit into a new file would refuse."""
+        with self._set_up(duckdb.connect()):
+            pass
+
+    @contextmanager
+    def _set_up(self, connection: duckdb.DuckDBPyConnection) -> Iterator[duckdb.DuckDBPyConnection]:
         try:
-            connection.execute(
-                "SET TimeZone = 'UTC'; SET preserve_insertion_order = false; "
-                f"SET memory_limit = {literal(self._memory_limit)}"
-            )
+            connection.execute("SET TimeZone = 'UTC'; SET preserve_insertion_order = false")
+            self._limit_memory(connection)
             yield connection
         except duckdb.Error as exc:
             raise self._mapped(exc) from exc
         finally:
             connection.close()
+
+    def _limit_memory(self, connection: duckdb.DuckDBPyConnection) -> None:
+        try:
+            connection.execute(f"SET memory_limit = {literal(self._memory_limit)}")
+        except duckdb.ParserException as exc:
+            raise WarehouseRefused(
+                f"{self.url}: option memory_limit={self._memory_limit!r}: give a size, such as 4GB "
+                f"({exc}).",
+                exc,
+                path=self.url,
+            ) from exc
 
     def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
         refuse_sqlite(self._path, self.url)

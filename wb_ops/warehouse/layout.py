@@ -18,7 +18,7 @@ from wb_ops.tables.schemas import (
     TEXT,
     check_schema,
 )
-from wb_ops.warehouse.base import Owner, staged_key, staged_name, staged_text
+from wb_ops.warehouse.base import OTHER_DATASET, Owner, staged_key, staged_name, staged_text
 from wb_ops.warehouse.placing import Placement, is_text
 from wb_ops.warehouse.sql import Session, Staged, quoted
 
@@ -222,8 +222,7 @@ def check_name(dataset: str) -> None:
     """Refuse a dataset with the name of a schema that SQL, or this package, has for itself."""
     if dataset.lower() in _RESERVED or not dataset:
         raise WarehouseRefused(
-            f"A dataset cannot be called {dataset!r}, SQL uses that name: pass another one "
-            "(dataset=)."
+            f"A dataset cannot be called {dataset!r}, SQL uses that name: {OTHER_DATASET}."
         )
 
 
@@ -233,7 +232,7 @@ def check_state(state: pa.Table, dataset: str, owner: Owner) -> None:
     if others := owners - {owner}:
         raise WarehouseRefused(
             f"The dataset {dataset!r} holds {', '.join(map(str, others))}, not {owner}: "
-            "give this project a dataset of its own (dataset=)."
+            f"{OTHER_DATASET}."
         )
     versions = [version for version in state["schema_version"].to_pylist() if version is not None]
     newest = max(versions, default=SCHEMA_VERSION)

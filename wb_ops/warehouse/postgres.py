@@ -12,7 +12,15 @@ import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused, WarehouseUnavailable
-from wb_ops.warehouse.base import BUSY_RETRY_S, Batch, Committed, Owner, Read, Warehouse
+from wb_ops.warehouse.base import (
+    BUSY_RETRY_S,
+    OTHER_DATASET,
+    Batch,
+    Committed,
+    Owner,
+    Read,
+    Warehouse,
+)
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
 from wb_ops.warehouse.postgres_session import PostgresSession, select_only
 from wb_ops.warehouse.sql import MAX_NAME_BYTES, Limits, literal, quoted
@@ -27,6 +35,11 @@ MAX_FLAT_TEXTS = 300
 _PUBLIC_OPTIONS = ("host", "port", "dbname", "user")
 _BUSY = ("55P03", "40P01", "40001")  # lock timeout, deadlock, serialization
 _UNAVAILABLE = ("08", "53200", "53300", "57P")  # connection, memory, too many clients, shutdown
+_TOO_WIDE = ("54000", "54011")  # a row that is too long, too many columns
+FEWER_COLUMNS = (
+    "Put ?history_columns=300&flat_columns=300, or less, behind the URL; where the columns are "
+    f"there already, {OTHER_DATASET}."
+)
 # Until there is a connection libpq says in words what is wrong.
 _WILL_NOT_LET_IN = (
     "authentication failed",
@@ -135,8 +148,8 @@ class PostgresWarehouse(Warehouse):
         check_name(dataset)
         if len(dataset.encode()) > MAX_NAME_BYTES or dataset.startswith("pg_"):
             raise WarehouseRefused(
-                f"PostgreSQL takes no schema called {dataset!r}: pass a name of at most "
-                f"{MAX_NAME_BYTES} bytes that does not begin with pg_ (dataset=).",
+                f"PostgreSQL takes no schema called {dataset!r}: {OTHER_DATASET}, of at most "
+                f"{MAX_NAME_BYTES} bytes, that does not begin with pg_.",
                 path=self.url,
             )
 
@@ -210,6 +223,8 @@ class PostgresWarehouse(Warehouse):
         is_connecting = not state and not any(words in text for words in _WILL_NOT_LET_IN)
         if state.startswith(_UNAVAILABLE) or is_connecting:
             return WarehouseUnavailable(message, path=self.url)
+        if state in _TOO_WIDE:
+            message += f". {FEWER_COLUMNS}"
         return WarehouseRefused(message, path=self.url)
 
     def _hidden(self, text: str) -> str:
