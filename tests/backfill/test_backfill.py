@@ -232,7 +232,7 @@ class TestFaults:
         ("select run_id, 1 as a from runs, range(2)", InvalidRequest, "twice"),
         ("select null as run_id, 1 as a", InvalidRequest, "None"),
         ("select nothing from nowhere", WarehouseRefused, "nowhere"),
-        ("drop table runs", WarehouseRefused, "read-only"),
+        ("drop table runs", WarehouseRefused, "one SELECT"),
     ],
 )
 def test_sql_that_cannot_be_used(
@@ -260,6 +260,25 @@ def test_sql_that_cannot_be_used(
 def test_a_bad_request_is_refused(values: dict[str, Any]):
     with pytest.raises(InvalidRequest):
         BackfillRequest("ann", "trials", **values)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"entity": 5}, "entity=5: give a name"),
+        ({"sql": 5}, "sql=5: give a text"),
+        ({"sql": None, "compute": "best"}, "compute='best': give a function"),
+        ({"sql": None, "file": 5}, "file=5: give a path"),
+        ({"dataset": 5}, "dataset=5: give a name"),
+        ({"filters": "x"}, "filters='x': give a dict"),
+        ({"max_workers": "8"}, "max_workers='8': give a whole number"),
+        ({"max_changes": True}, "max_changes=True: give a whole number"),
+        ({"safe": "no"}, "safe='no': give True or False"),
+    ],
+)
+def test_a_field_of_another_type_is_named(changes: dict[str, Any], words: str):
+    with pytest.raises(InvalidRequest, match=words):
+        replace(BEST, **changes)
 
 
 @pytest.mark.usefixtures("project")

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
+from datetime import date, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
@@ -213,6 +214,29 @@ class TestEverything:
         ({"max_workers": 0}, "max_workers=0"),
         ({"since": datetime(2026, 1, 1)}, "since=2026.* no time zone"),
         ({"until": datetime.max.replace(tzinfo=WEST)}, "until: '9999.*out of range"),
+        ({"entity": 5}, "entity=5: give a name"),
+        ({"project": None}, "project=None: give a name"),
+        ({"dataset": 5}, "dataset=5: give a name, or None"),
+        ({"mode": ["full"]}, r"mode=\['full'\]: give one of"),
+        ({"filters": "x"}, "filters='x': give a dict"),
+        ({"filters": ["a"]}, r"filters=\['a'\]: give a dict"),
+        ({"filters": None}, "filters=None: give a dict"),
+        ({"keys": 5}, "keys=5: give a tuple of names"),
+        ({"keys": "loss"}, "keys='loss': give a tuple of names"),
+        ({"keys": (key for key in "ab")}, "keys=<generator.*: give a tuple of names"),
+        ({"tables": None}, "tables=None: give a tuple of names"),
+        ({"states": {"finished"}}, "states={'finished'}: give a tuple of names"),
+        ({"states": ("finshed",)}, "states='finshed': W&B has crashed, .*, running; for another"),
+        ({"run_ids": [5]}, r"run_ids=\[5\]: give a tuple of names"),
+        ({"since": "2026-01-01"}, "since='2026-01-01': give a datetime in UTC"),
+        ({"until": date(2026, 1, 1)}, r"until=datetime.date\(2026, 1, 1\): give a datetime"),
+        ({"reconcile_every_h": "x"}, "reconcile_every_h='x': give hours"),
+        ({"reconcile_every_h": math.nan}, "reconcile_every_h=nan: give 0 or more"),
+        ({"reconcile_every_h": -1}, "reconcile_every_h=-1: give 0 or more"),
+        ({"max_workers": "8"}, "max_workers='8': give a whole number"),
+        ({"max_workers": True}, "max_workers=True: give a whole number"),
+        ({"max_cells": 1e6}, "max_cells=1000000.0: give a whole number"),
+        ({"redact_secrets": "no"}, "redact_secrets='no': give True or False"),
     ],
 )
 def test_a_bad_request_names_field_and_value(changes: dict[str, Any], words: str):

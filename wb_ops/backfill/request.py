@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, get_args
 
 from wb_ops.backfill.targets import Target
 from wb_ops.client.filters import require_valid
+from wb_ops.client.texts import check_type
 from wb_ops.errors import InvalidRequest
 from wb_ops.warehouse import Owner, chosen_dataset
 
@@ -17,6 +19,26 @@ if TYPE_CHECKING:
 
 Policy = Literal["overwrite", "only_missing", "overwrite_if_older"]
 Compute: TypeAlias = "Callable[[Run], Mapping[str, Any]]"
+
+_TEXT = ((str, NoneType), "a text, or None")
+_FLAG = ((bool,), "True or False")
+# field -> its types, and what to give; the values of the others are checked one by one
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "entity": ((str,), "a name"),
+    "project": ((str,), "a name"),
+    "sql": _TEXT,
+    "compute": ((Callable, NoneType), "a function of the run, or None"),  # type: ignore[dict-item]
+    "dataset": ((str, NoneType), "a name, or None for the rule"),
+    "filters": ((Mapping,), "a dict, such as {'state': 'finished'}"),
+    "include_running": _FLAG,
+    "max_workers": ((int,), "a whole number"),
+    "file": ((str, Path, NoneType), "a path, or None"),
+    "undo": _TEXT,
+    "resume": _TEXT,
+    "include_incomplete": _FLAG,
+    "safe": _FLAG,
+    "max_changes": ((int, NoneType), "a whole number, or None"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +93,8 @@ class BackfillRequest:
     max_changes: int | None = None
 
     def __post_init__(self) -> None:
+        for name, (types, wanted) in _TYPES.items():
+            check_type(name, getattr(self, name), types, wanted)
         given = (self.sql, self.compute, self.file, self.undo, self.resume)
         if sum(source is not None for source in given) != 1:
             raise InvalidRequest(

@@ -1,4 +1,4 @@
-"""Lists of texts that a program gives; a single text is never taken for a list of its letters."""
+"""Values that a program gives; a single text is never taken for a list of its letters."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def texts_of(name: str, values: object) -> tuple[str, ...]:
                 f"{name} has {text!r}: give a list of texts, such as [{str(text)!r}]."
             )
     return texts
+
+
+def check_type(name: str, value: object, types: tuple[type, ...], wanted: str) -> None:
+    """Refuse a value of another type; True and False are no numbers.
+
+    Raises:
+        InvalidRequest: it is of none of these types (retry: never).
+    """
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        raise InvalidRequest(f"{name}={value!r}: give {wanted}.")

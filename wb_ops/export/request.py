@@ -7,8 +7,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from datetime import datetime
+from types import NoneType
 from typing import Any, Literal, get_args
 
+from wb_ops.client.filters.names import STATES
+from wb_ops.client.texts import check_type
 from wb_ops.errors import InvalidRequest
 from wb_ops.tables.times import to_utc
 from wb_ops.warehouse import Owner, chosen_dataset
@@ -20,6 +23,25 @@ TABLE_NAMES = ("runs", "history", "system_metrics")
 DEFAULT_TABLES = ("runs", "history")
 _MOMENTS = ("since", "until")
 _NAME_LISTS = ("keys", "tables", "states", "run_ids")
+_NAMES = ((list, tuple, NoneType), "a tuple of names, or None for all")
+_MOMENT = ((datetime, NoneType), "a datetime in UTC, or None")
+# field -> its types, and what to give; the values of the others are checked one by one
+_TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
+    "entity": ((str,), "a name"),
+    "project": ((str,), "a name"),
+    "dataset": ((str, NoneType), "a name, or None for the rule"),
+    "filters": ((Mapping,), "a dict, such as {'state': 'finished'}"),
+    "keys": _NAMES,
+    "tables": ((list, tuple), "a tuple of names"),
+    "states": _NAMES,
+    "run_ids": _NAMES,
+    "since": _MOMENT,
+    "until": _MOMENT,
+    "reconcile_every_h": ((int, float), "hours, such as 24"),
+    "max_workers": ((int,), "a whole number"),
+    "max_cells": ((int,), "a whole number"),
+    "redact_secrets": ((bool,), "True or False"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +65,8 @@ class ExportRequest:
             their commit take up to 20 bytes for each, the others are in temporary files.
         tables: any of "runs", "history", "system_metrics"; `runs` and `runs_flat` are always
             written.
-        states: only runs in these states, such as ("finished", "failed").
+        states: only runs in these states, such as ("finished", "failed"); others than W&B is
+            known to have can be asked for by `filters` alone.
         run_ids: only these runs: a reconcile of them that moves no watermark.
         redact_secrets: store values that look like keys or tokens as "[redacted]".
     """
@@ -66,6 +89,8 @@ class ExportRequest:
     redact_secrets: bool = False
 
     def __post_init__(self) -> None:
+        for name, (types, wanted) in _TYPES.items():
+            check_type(name, getattr(self, name), types, wanted)
         _check_choice("mode", self.mode, get_args(Mode))
         _check_choice("on_incomplete", self.on_incomplete, get_args(OnIncomplete))
         for name in ("entity", "project"):
@@ -75,6 +100,7 @@ class ExportRequest:
             _check_names(name, getattr(self, name))
         for name in self.tables:
             _check_choice("tables", name, TABLE_NAMES)
+        _check_states(self.states)
         for name in _MOMENTS:
             _check_moment(name, getattr(self, name))
         if self.since and self.until and self.since >= self.until:
@@ -82,6 +108,8 @@ class ExportRequest:
         for name in ("max_workers", "max_cells"):
             if getattr(self, name) < 1:
                 raise InvalidRequest(f"{name}={getattr(self, name)}: give 1 or more.")
+        if not self.reconcile_every_h >= 0:  # nor NaN, which would never be due
+            raise InvalidRequest(f"reconcile_every_h={self.reconcile_every_h}: give 0 or more.")
 
     @property
     def owner(self) -> Owner:
@@ -134,6 +162,14 @@ class ExportRequest:
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise InvalidRequest(f"{name}={value!r}: give one of {', '.join(choices)}.")
+
+
+def _check_states(states: Iterable[str] | None) -> None:
+    if unknown := [state for state in states or () if state not in STATES]:
+        raise InvalidRequest(
+            f"states={unknown[0]!r}: W&B has {', '.join(sorted(STATES))}; for another one give "
+            f"filters={{'state': {unknown[0]!r}}}."
+        )
 
 
 def _check_moment(name: str, moment: datetime | None) -> None:
