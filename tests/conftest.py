@@ -134,6 +134,29 @@ def full_disk() -> Callable[[int], AbstractContextManager[None]]:
     return _full_disk
 
 
+@pytest.fixture
+def protect() -> Iterator[Callable[[Path], None]]:
+    """Nobody may write the place from then on, not even root: we become somebody else."""
+    uid = os.getuid()
+
+    def call(path: Path) -> None:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+        if uid == 0:
+            os.setresuid(65534, 65534, 0)
+
+    yield call
+    if uid == 0:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """Not below pytest's own folder, into which root alone can look."""
+    with tempfile.TemporaryDirectory(prefix="wb_ops-open-") as place:
+        Path(place).chmod(0o777)
+        yield Path(place)
+
+
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
     """In a process of its own: deltalake's restore waits for its answers and holds the GIL."""

@@ -80,7 +80,11 @@ class TestExport:
             (["ann/trials", "--since", "monday"], {}, 64, "--since 'monday'"),
             (["ann/trials"], {"WANDB_API_KEY": "w" * 40}, 77, "401"),
             (["ann/trials"], {"WANDB_API_KEY": "short"}, 77, "5 characters"),
-            (["ann/trials", "--to", "oracle://x"], {}, 73, "No warehouse for oracle"),
+            (["ann/trials", "--to", "oracle://x"], {}, 64, "--to: No warehouse for oracle"),
+            (["ann/trials", "--to", "w.duckdb"], {}, 64, "--to: No warehouse for a URL without"),
+            (["ann/trials", "--to", ""], {}, 64, "use duckdb:///FILE"),
+            (["ann/trials", "--to", "duckdb:///w.duckdb?x=1"], {}, 64, "unknown option 'x'"),
+            (["ann/trials", "--states", "finshed"], {}, 64, "W&B has crashed, failed, finished"),
         ],
     )
     def test_what_is_wrong_is_said_and_has_its_code(

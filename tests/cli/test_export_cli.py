@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +64,13 @@ def test_help_is_that_of_the_export(wb_ops: Command):
     assert code == 0
     for option in ("--to", "--csv", "--tables", "--redact-secrets", "status --to URL"):
         assert option in out
+
+
+def test_usage_is_that_of_the_export(wb_ops: Command):
+    code, _, err = wb_ops("export", "ann/trials", *TO, "--workers", "0")
+    assert code == 64
+    assert err.startswith("Usage: wb-ops export [OPTIONS] ENTITY/PROJECT\n")
+    assert "Try 'wb-ops export --help'" in err
 
 
 def test_options_may_stand_before_the_project(wb_ops: Command):
@@ -234,9 +243,10 @@ class TestCsv:
             assert "--to WAREHOUSE or --csv FILE" in err
 
     def test_a_place_that_cannot_be_written_is_refused(self, wb_ops: Command):
-        code, _, err = wb_ops("export", "ann/trials", "--csv", "no/such/folder/x.csv")
-        assert code == 73
-        assert "cannot be written" in err
+        for place in ("no/such/folder/x.csv", "/proc/x.csv"):
+            code, _, err = wb_ops("export", "ann/trials", "--csv", place)
+            assert code == 73
+            assert f"--csv {place} cannot be written: No such file or directory.\n" in err
 
 
 class TestStatus:
@@ -346,6 +356,46 @@ def test_a_newer_schema_is_refused_before_anything_is_read(
     assert code == 73
     assert "newer wb_ops" in err
     assert server.requests.operations() == []
+
+
+class TestAWarehouseThatIsNotOpen:
+    """What is wrong with it is told before W&B is asked for anything."""
+
+    def test_a_folder(self, wb_ops: Command, server: DevServer, tmp_path: Path):
+        code, _, err = wb_ops("export", "ann/trials", "--to", f"duckdb:///{tmp_path}")
+        assert code == 73
+        assert "It is a folder: give a file in it." in err
+        assert err.endswith("Try again: no, it would fail again\n")
+        assert server.requests.operations() == []
+
+    def test_a_file_that_may_not_be_written(
+        self, wb_ops: Command, server: DevServer, open_folder: Path, protect: Callable[[Path], None]
+    ):
+        path = open_folder / "x.duckdb"
+        duckdb.connect(str(path)).close()
+        protect(path)
+        code, _, err = wb_ops("export", "ann/trials", "--to", f"duckdb:///{path}")
+        assert code == 73
+        assert "Permission denied. Let this user write there, or choose another place.\n" in err
+        assert err.endswith("Try again: no, it would fail again\n")
+        assert server.requests.operations() == []
+
+    def test_a_file_that_another_process_holds(
+        self, wb_ops: Command, server: DevServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setitem(connect.__kwdefaults__, "lock_timeout_s", 0.2)
+        hold = "import duckdb; c = duckdb.connect('w.duckdb'); print('held', flush=True); input()"
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        with subprocess.Popen([sys.executable, "-c", hold], cwd=tmp_path, **pipes) as holder:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == b"held\n"
+            code, _, err = wb_ops("export", "ann/trials", *TO)
+            holder.communicate(b"\n")
+        assert code == 75
+        assert "duckdb:///w.duckdb is held by another writer for longer than 0.2 s" in err
+        assert err.endswith("Try again: after 15 s\n")
+        assert server.requests.operations() == []
+        assert wb_ops("export", "ann/trials", *TO)[0] == 0
 
 
 def test_a_filter_that_cannot_match_is_refused_before_anything_is_written(

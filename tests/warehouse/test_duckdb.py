@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import struct
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import reduce
 from operator import xor
@@ -208,29 +206,6 @@ def test_what_a_disk_fails_to_give_for_now_can_be_tried_again(warehouse: Warehou
     with pytest.raises(WarehouseUnavailable, match="Input/output error") as caught:
         warehouse.query("select * from read_text('/proc/self/mem')")
     assert caught.value.advice.kind is AdviceKind.BACKOFF
-
-
-@pytest.fixture
-def protect() -> Iterator[Callable[[Path], None]]:
-    """Nobody may write the place from then on, not even root: we become somebody else."""
-    uid = os.getuid()
-
-    def call(path: Path) -> None:
-        path.chmod(0o555 if path.is_dir() else 0o444)
-        if uid == 0:
-            os.setresuid(65534, 65534, 0)
-
-    yield call
-    if uid == 0:
-        os.setresuid(0, 0, 0)
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """Not below pytest's own folder, into which root alone can look."""
-    with tempfile.TemporaryDirectory(prefix="wb_ops-duckdb-") as place:
-        Path(place).chmod(0o777)
-        yield Path(place)
 
 
 def test_what_may_not_be_written_names_the_remedy(

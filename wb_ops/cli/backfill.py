@@ -24,10 +24,10 @@ from wb_ops.backfill import (
 )
 from wb_ops.cli.backfill_output import print_plan, print_report, progress
 from wb_ops.cli.failures import exits_with_advice
-from wb_ops.cli.options import parse_filters, project_of
+from wb_ops.cli.options import parse_filters, project_of, warehouse_of
 from wb_ops.client.api import Api
 from wb_ops.errors import InvalidRequest, WbOpsError
-from wb_ops.warehouse import Warehouse, chosen_dataset, connect
+from wb_ops.warehouse import Warehouse, chosen_dataset
 
 Options = dict[str, Any]
 
@@ -158,7 +158,7 @@ def undo(
 
     Example: wb-ops backfill undo my-team/my-project bf-... --warehouse duckdb:///wandb.duckdb
     """
-    warehouse = connect(url)
+    warehouse = warehouse_of("--warehouse", url)
     with Api() as api:
         request = _request(api, path, dataset, {**what, "undo": backfill_id})
         planned = plan_backfill(request, api, warehouse)
@@ -174,14 +174,14 @@ def undo(
 def list_(path: str, url: str, dataset: str | None, as_json: bool) -> None:
     """Show the backfills of a project, the newest first; asks W&B nothing."""
     name = chosen_dataset(dataset, *project_of(path))
-    for record in list_backfills(connect(url), name):
+    for record in list_backfills(warehouse_of("--warehouse", url), name):
         click.echo(json.dumps(asdict(record), default=str) if as_json else _line(record))
 
 
 def _connected(url: str, journal: str | None) -> tuple[Warehouse, Warehouse]:
     """The warehouse, and the one that keeps the journal: most often the same."""
-    warehouse = connect(url)
-    return warehouse, connect(journal) if journal else warehouse
+    warehouse = warehouse_of("--warehouse", url)
+    return warehouse, warehouse_of("--journal", journal) if journal else warehouse
 
 
 def _request(api: Api, path: str, dataset: str | None, what: Options) -> BackfillRequest:

@@ -13,11 +13,10 @@ from wb_ops.cli.export_csv import write_csv
 from wb_ops.cli.export_output import Output
 from wb_ops.cli.export_status import show_status
 from wb_ops.cli.failures import exits_with_advice
-from wb_ops.cli.options import parse_filters
+from wb_ops.cli.options import parse_filters, warehouse_of
 from wb_ops.client.api import Api
 from wb_ops.errors import ExportIncomplete, InvalidRequest
 from wb_ops.export import ExportRequest, execute_export, plan_export
-from wb_ops.warehouse import connect
 
 _PROJECT = "project"
 _NOT_OF_CSV = ("dataset", "mode", "tables", "on_incomplete", "dry_run", "as_json", "workers")
@@ -39,12 +38,22 @@ class _ProjectOrCommand(click.Group):
         return "" if name == _PROJECT else name, command, rest
 
 
+class _UnnamedContext(click.Context):
+    @property
+    def command_path(self) -> str:
+        return super().command_path.rstrip()
+
+
+class _Unnamed(click.Command):
+    context_class = _UnnamedContext
+
+
 @click.group(cls=_ProjectOrCommand)
 def export() -> None:
     """Export runs and their full history into a warehouse."""
 
 
-@export.command(_PROJECT, hidden=True)
+@export.command(_PROJECT, cls=_Unnamed, hidden=True)
 @click.argument("path", metavar="ENTITY/PROJECT")
 @click.option("--to", "url", help="Warehouse, such as duckdb:///wandb.duckdb.")
 @click.option(
@@ -111,7 +120,7 @@ def project(
         if csv is not None:
             write_csv(request, api, csv)
             return
-        warehouse = connect(url or "")
+        warehouse = warehouse_of("--to", url or "")
         plan = plan_export(request, api, warehouse)
         output.plan(plan)
         if not dry_run:
@@ -137,7 +146,7 @@ def status(path: str | None, url: str, dataset: str | None, as_json: bool) -> No
 
     Example: wb-ops export status --to duckdb:///wandb.duckdb
     """
-    show_status(connect(url), path, dataset, as_json=as_json)
+    show_status(warehouse_of("--to", url), path, dataset, as_json=as_json)
 
 
 def _refuse_beside_csv(context: click.Context) -> None:

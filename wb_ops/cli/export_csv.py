@@ -56,7 +56,9 @@ def write_csv(request: ExportRequest, api: Api, target: Path) -> None:
         if not is_file:
             _write_histories(request, runs, count, target / "history")
     except OSError as exc:
-        raise WarehouseRefused(f"--csv {target} cannot be written: {exc}.", exc) from exc
+        # Not the name in it, which is that of a file on the way.
+        why = exc.strerror or exc
+        raise WarehouseRefused(f"--csv {target} cannot be written: {why}.", exc) from exc
     click.echo(f"{count} runs written to {target}")
 
 

@@ -6,7 +6,8 @@ import json
 from typing import Any
 
 from wb_ops.client.paths import project_path_parts
-from wb_ops.errors import InvalidRequest
+from wb_ops.errors import InvalidRequest, WarehouseRefused
+from wb_ops.warehouse import Warehouse, connect
 
 
 def parse_filters(text: str | None) -> dict[str, Any]:
@@ -34,3 +35,19 @@ def project_of(path: str) -> tuple[str, str]:
     if len(parts) != 2 or not all(parts):
         raise InvalidRequest(f"{path!r} is no project: give entity/project.")
     return parts[0], parts[1]
+
+
+def warehouse_of(option: str, url: str) -> Warehouse:
+    """Read the URL of a warehouse; opens nothing.
+
+    Raises:
+        InvalidRequest: it is none (retry: never).
+        WarehouseRefused: its driver is not installed (retry: never).
+    """
+    try:
+        return connect(url)
+    except WarehouseRefused as error:
+        if isinstance(error.exc, ImportError):
+            raise
+        # What `connect` quotes holds no secret; the URL itself may.
+        raise InvalidRequest(f"{option}: {error}", error) from error
