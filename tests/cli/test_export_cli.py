@@ -108,6 +108,26 @@ def test_a_terminal_shows_what_is_left_of_the_limit(
     assert "W&B's limit: 30 % left" in out
 
 
+@pytest.mark.parametrize("as_json", [False, True])
+def test_a_log_gets_a_line_now_and_then(
+    wb_ops: Command, server: DevServer, monkeypatch: pytest.MonkeyPatch, as_json: bool
+):
+    server.faults.add(Fault(Matcher(operation="Runs"), Responder(headers=LIMIT), times=None))
+    options = ("--mode", "full", *(["--json"] if as_json else []))
+    assert wb_ops("export", "ann/trials", *TO, *options)[2] == "", "it is over too soon"
+    monkeypatch.setattr("wb_ops.cli.progress.SECONDS_BETWEEN_LINES", 0)
+    code, out, err = wb_ops("export", "ann/trials", *TO, *options)
+    assert (code, "rows/s" in out) == (0, False)
+    if as_json:
+        assert err == ""
+    else:
+        assert re.fullmatch(
+            r"3/3 runs  15 rows  [\d,]+ rows/s  \d+\.\d MB/s  W&B's limit: 30 % left  "
+            r"0:00:\d\d gone, 0:00:00 left",
+            err.splitlines()[-1],
+        )
+
+
 class TestIncomplete:
     @pytest.fixture(autouse=True)
     def one_file_is_cut(self, server: DevServer) -> None:

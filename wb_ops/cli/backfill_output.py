@@ -44,12 +44,11 @@ def print_plan(plan: BackfillPlan, *, as_json: bool, diff: bool) -> None:
 
 @contextmanager
 def progress(*, as_json: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Show a bar on a terminal; nothing elsewhere, where the report says it all."""
-    console = Console()
-    if as_json or not console.is_terminal:
+    """Show a bar on a terminal, a line now and then elsewhere; nothing beside JSON."""
+    if as_json:
         yield None
         return
-    with progress_bar(console, "values") as advance:
+    with progress_bar(Console(), "values") as advance:
         yield lambda done, total: advance(done, total, "")
 
 

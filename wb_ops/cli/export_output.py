@@ -55,8 +55,8 @@ class Output:
 
     @contextmanager
     def progress(self, budget: RequestBudget) -> Iterator[Callable[[Progress], None] | None]:
-        """Show a bar on a terminal; nothing elsewhere, where the report says it all."""
-        if self._as_json or not self._console.is_terminal:
+        """Show a bar on a terminal, a line now and then elsewhere; nothing beside JSON."""
+        if self._as_json:
             yield None
             return
         with progress_bar(self._console, "runs") as advance:
