@@ -230,6 +230,7 @@ def test_the_journal_takes_every_value_that_wandb_does(warehouse: Warehouse):
     "sql",
     ["delete from runs", "drop table runs", "create table t (a int)", "update runs set notes = 'x'",
      "select 1; delete from runs", "insert into runs select * from runs", "selec", "",
+     "with x as (insert into runs select * from runs returning *) select * from x",
      "select * from nowhere"],
 )  # fmt: skip
 def test_a_query_writes_nothing(warehouse: Warehouse, make: Batches, sql: str):

@@ -37,8 +37,7 @@ _INDEXES = {
     "runs_flat": ("run_id",),
     "_wb_receipts": ("run_id",),
 }
-# syntax error; what a cursor does not take
-_NO_SELECT = ("42601", "0A000")
+_SYNTAX_ERROR = "42601"
 _ROWS_AT_ONCE = 65_536
 _SHARED_SCHEMA = "wb_ops"
 # Texts as W&B has them may hold NaN and Infinity, which PostgreSQL's json refuses.
@@ -207,12 +206,15 @@ def select_only(connection: Connection, sql: str) -> pa.Table:
     with connection.cursor() as cursor:
         try:
             # A cursor takes nothing but one SELECT. It is parsed here, and not opened.
-            cursor.adbc_prepare(f"DECLARE wb_ops_query CURSOR FOR\n{sql}")
+            prepared = cursor.adbc_prepare(f"DECLARE wb_ops_query CURSOR FOR\n{sql}")
         except adbc_driver_manager.ProgrammingError as exc:
-            if exc.sqlstate not in _NO_SELECT:
+            if exc.sqlstate != _SYNTAX_ERROR:
                 raise
             said = str(exc).rpartition("ERROR:  ")[2].partition("\n")[0]
             raise WarehouseRefused(f"{ONE_SELECT} PostgreSQL says: {said}") from exc
+        if prepared is None:
+            # What is not supported, such as a WITH that writes, ADBC does not raise here.
+            raise WarehouseRefused(f"{ONE_SELECT} PostgreSQL does not support this one.")
     return select(connection, sql)
 
 
