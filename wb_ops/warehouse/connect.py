@@ -32,8 +32,12 @@ def connect(url: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Warehouse:
             installed (retry: never).
     """
     if not isinstance(url, str):
-        raise InvalidRequest(f"url={url!r}: give a text, such as duckdb:///x.duckdb.")
-    if isinstance(lock_timeout_s, bool) or not isinstance(lock_timeout_s, int | float):
+        # What it is may hold a password.
+        raise InvalidRequest(
+            f"url is a {type(url).__name__}: give a text, such as duckdb:///x.duckdb."
+        )
+    is_number = isinstance(lock_timeout_s, int | float) and not isinstance(lock_timeout_s, bool)
+    if not is_number or not lock_timeout_s >= 0:
         raise InvalidRequest(f"lock_timeout_s={lock_timeout_s!r}: give seconds, such as 120.")
     try:
         parts = urlsplit(url)

@@ -17,7 +17,7 @@ import pyarrow as pa
 from wb_ops.errors import WarehouseBusy, WarehouseError, WarehouseRefused
 from wb_ops.tables.schemas import TABLES
 from wb_ops.warehouse.base import OTHER_DATASET, Batch, Committed, Owner, Read, Warehouse
-from wb_ops.warehouse.duckdb_failures import GIVE_RIGHTS, busy, mapped, refuse_sqlite
+from wb_ops.warehouse.duckdb_failures import GIVE_RIGHTS, busy, mapped
 from wb_ops.warehouse.duckdb_session import DuckDBSession, select_only
 from wb_ops.warehouse.layout import Layout, check_name, read_tables
 from wb_ops.warehouse.sql import Limits, literal, quoted
@@ -189,7 +189,7 @@ class DuckDBWarehouse(Warehouse):
     def _limit_memory(self, connection: duckdb.DuckDBPyConnection) -> None:
         try:
             connection.execute(f"SET memory_limit = {literal(self._memory_limit)}")
-        except duckdb.ParserException as exc:
+        except duckdb.Error as exc:
             raise WarehouseRefused(
                 f"{self.url}: option memory_limit={self._memory_limit!r}: give a size, such as 4GB "
                 f"({exc}).",
@@ -198,7 +198,7 @@ class DuckDBWarehouse(Warehouse):
             ) from exc
 
     def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
-        refuse_sqlite(self._path, self.url)
+        # Nobody else may open the file: whoever closes it drops the locks that DuckDB holds on it.
         deadline = time.monotonic() + self._lock_timeout_s
         while True:
             try:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
-from pathlib import Path
 
 import duckdb
 
@@ -19,14 +17,20 @@ _HELD = re.compile("lock on file|different configuration")
 # What no later try can read; whatever else DuckDB has to say of input and output may pass.
 _REMEDIES = (
     (re.compile("permission denied|read-only file system", re.IGNORECASE), GIVE_RIGHTS),
+    (re.compile("replaying WAL file"), "Restore the file, and the .wal beside it, from a copy."),
     (re.compile(": is a directory", re.IGNORECASE), "It is a folder: give a file in it."),
     (
         re.compile("created with a newer version of DuckDB"),
         "Upgrade duckdb here, or choose another file.",
     ),
     (
+        re.compile("Trying to read a database file with"),
+        "Convert it with the DuckDB that wrote it, or choose another file.",
+    ),
+    (
         re.compile(
             "not a valid DuckDB|not read enough bytes|Corrupt database|load metadata pointer"
+            "|sqlite_scanner"
         ),
         NO_DUCKDB_FILE,
     ),
@@ -54,13 +58,6 @@ def mapped(exc: duckdb.Error, url: str, lock_timeout_s: float, memory_limit: str
             "behind the URL."
         )
     return WarehouseRefused(f"{url}: {text}", exc, path=url)
-
-
-def refuse_sqlite(path: Path, url: str) -> None:
-    """DuckDB would load an extension, from the network if need be, and write tables of SQLite."""
-    with suppress(OSError), path.open("rb") as file:
-        if file.read(15) == b"SQLite format 3":
-            raise WarehouseRefused(f"{url} is a file of SQLite. {NO_DUCKDB_FILE}", path=url)
 
 
 def _is_of_the_file(exc: duckdb.Error) -> bool:
