@@ -14,6 +14,7 @@ import pytest
 from wb_ops.devserver import DevServer
 from wb_ops.tables.values import escape_text
 
+# Two writers stand in test_two_writers.py.
 Load = Callable[..., Any]
 Ask = Callable[[str], list[tuple[Any, ...]]]
 HOSTILE = [
@@ -93,6 +94,9 @@ def test_a_run_that_is_made_anew_leaves_nothing_behind(server: DevServer, load: 
     seed(server, "r1", [{"_step": 0, **wide}], config={"lr": 0.1})
     seed(server, "r2", [{"_step": 0, "m0": 9.0}], config={"opt": "adam"})
     load()
+    ask("delete from {history_long}")  # as another load could: it is read again
+    load()
+    assert ask("select run_id, value from {history_long}") == [("r1", 1.0)]
     server.delete_run("ann", "trials", "r1")
     later = {"created_at": "2026-02-01T00:00:00", "heartbeat_at": "2026-02-01T00:00:00"}
     seed(server, "r1", [{"_step": 5, "m0": 2.0}], config={"lr": 0.2}, **later)

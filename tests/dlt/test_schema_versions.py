@@ -22,6 +22,7 @@ OLD = "2026-01-01T00:00:00"
 # Tables and columns that a first version did not have; dlt knew of none of them.
 WITHOUT = [
     "drop table {runs_flat}",
+    "drop table {_wb_rows}",
     "alter table {runs} drop column job_type",
     "alter table {history} drop column _runtime",
     "alter table {_wb_receipts} drop column note",
@@ -69,6 +70,12 @@ def test_an_older_dataset_gets_what_is_new_by_a_full_load(
     anew = dlt.pipeline(
         "wandb", pipelines_dir=str(tmp_path / "work"), destination=destination, dataset_name="runs"
     )
+    anew.run(wandb_source("ann", "trials", api=api))
+    # What no load has counted is trusted: only the new run is read.
+    assert ask("select run_id from {history} where _runtime is not null") == [("r2",)]
+    ask("delete from {history} where run_id = 'r1'")
+    anew.run(wandb_source("ann", "trials", api=api))
+    assert ask("select count(*) from {history} where run_id = 'r1'") == [(0,)]
     anew.run(wandb_source("ann", "trials", api=api, mode="full"))
     rows = "select run_id, _runtime, loss from {history} order by 1"
     assert ask(rows) == [("gone", None, 3.0), ("r1", 2.5, 1.0), ("r2", 2.5, 2.0)]

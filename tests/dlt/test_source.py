@@ -79,6 +79,21 @@ def test_changes_arrive_and_nothing_else_is_read(
 
 
 @pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("destination", ["filesystem"], indirect=True)
+def test_where_dlt_appends_older_rows_are_no_damage(
+    server: DevServer, load: Callable[..., Any], ask: Callable[..., Any]
+):
+    load()
+    load(mode="full")
+    server.requests.clear()
+    load()
+    assert downloads(server) == []
+    assert len(ask("select * from {history}")) == 42
+    live = ask(LIVE.replace("history.*", "history.run_id, _step, loss") + " order by 1, 2")
+    assert live == [("r0", 0, 1.0), *[("r1", step, step / 7) for step in range(20)]]
+
+
+@pytest.mark.usefixtures("project")
 def test_a_lost_working_folder_costs_nothing(
     server: DevServer, load: Callable[..., Any], destination: Any, api: Api, tmp_path: Path
 ):

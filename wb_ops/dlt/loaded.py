@@ -4,54 +4,72 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from functools import wraps
+from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import pyarrow as pa
-from dlt.common.configuration.container import Container
-from dlt.common.destination.exceptions import (
-    DestinationUndefinedEntity,
-    SqlClientNotAvailable,
-)
-from dlt.common.pipeline import PipelineContext
-from dlt.common.storages.load_package import LoadPackageStateInjectableContext
+from dlt.common.destination.exceptions import DestinationUndefinedEntity, SqlClientNotAvailable
 
+from wb_ops.dlt.counted import damaged_of
+from wb_ops.dlt.pipelines import (
+    active_pipeline,
+    finished_loads,
+    is_merging,
+    iter_rows,
+    rows_of,
+)
+from wb_ops.dlt.proof import Key
+from wb_ops.errors import WarehouseRefused
 from wb_ops.tables.schemas import RUNS, TABLES
 
 log = logging.getLogger("wb_ops")
 
 _STATE = ("_wb_columns", "_wb_receipts", "_wb_state")
+_GONE = ("runs", "deleted")
 IDS_PER_QUERY = 500
 
-
-def package_id() -> str | None:
-    """The id of the load package that is being extracted; None outside of a pipeline."""
-    container = Container()
-    if LoadPackageStateInjectableContext not in container:
-        return None
-    return str(container[LoadPackageStateInjectableContext].load_id)
+Row = dict[str, Any]
 
 
-def read_loaded() -> dict[str, pa.Table]:
-    """Read columns, receipts and state that the destination has.
+def read_loaded(tables: Collection[str]) -> tuple[dict[str, pa.Table], set[Key]]:
+    """Read columns, receipts and state that the destination has, and which receipts are not true.
 
-    Receipts and state count only if dlt has recorded their load as finished: the tables of a load
-    arrive one by one. Where nothing can be read, nothing is known, and everything is read anew.
+    Receipts and state count only if dlt has recorded their load as finished. Where nothing can be
+    read, nothing is known, and everything is read anew. A receipt for `runs` or one of `tables`
+    that is not there as it was given, or its rows are not, comes as failed: it is read again.
+    All such receipts are given besides, by run and table.
+
+    Raises:
+        WarehouseRefused: two loads at a time gave one column to two metrics (retry: never).
     """
     empty = {name: TABLES[name].schema.empty_table() for name in _STATE}
-    pipeline = _pipeline()
+    pipeline = active_pipeline()
     if pipeline is None or pipeline.destination is None:
-        return empty
+        return empty, set()
     try:
         with pipeline.sql_client() as client:
-            finished = {row["load_id"] for row in _rows(client, "_dlt_loads") if not row["status"]}
-            return {name: _read(client, name, finished) for name in _STATE}
+            finished = finished_loads(client)
+            rows = {name: rows_of(client, name) for name in _STATE}
+            damaged = set()
+            if is_merging(pipeline):
+                damaged = damaged_of(client, rows["_wb_receipts"], finished)
     except DestinationUndefinedEntity:
-        return empty  # the first load
+        return empty, set()  # the first load
     except SqlClientNotAvailable:
         log.warning("this destination cannot be read back: every load reads all runs again")
-        return empty
+        return empty, set()
+    wanted = {key for key in damaged if key[1] in {"runs", *tables}}
+    states = _newest(rows["_wb_state"], ("scope",), finished)
+    loaded = {
+        "_wb_columns": _columns(rows["_wb_columns"], pipeline.dataset_name),
+        "_wb_receipts": _receipts(rows["_wb_receipts"], finished, wanted),
+        "_wb_state": [one for one in states.values() if one["load_id"] in finished],
+    }
+    schemas = {name: TABLES[name].schema for name in _STATE}
+    return {
+        name: pa.Table.from_pylist(loaded[name], schema=schemas[name]) for name in _STATE
+    }, damaged
 
 
 def read_moments() -> pa.Table:
@@ -59,74 +77,70 @@ def read_moments() -> pa.Table:
 
     To be asked only where `read_loaded` has found receipts.
     """
-    with _pipeline().sql_client() as client:
-        found = _rows(client, "runs", columns=("run_id", "created_at"))
+    with active_pipeline().sql_client() as client:
+        found = iter_rows(client, "runs", columns=("run_id", "created_at"))
         rows = {row["run_id"]: row for row in found}
     return pa.Table.from_pylist(list(rows.values()), schema=RUNS)
 
 
 def read_runs(run_ids: Sequence[str]) -> pa.Table:
     """Read the newest row of each of these runs that the destination holds."""
-    rows: dict[str, dict[str, Any]] = {}
-    with _pipeline().sql_client() as client:
+    rows: dict[str, Row] = {}
+    with active_pipeline().sql_client() as client:
         for at in range(0, len(run_ids), IDS_PER_QUERY):
-            found = list(_rows(client, "runs", run_ids=run_ids[at : at + IDS_PER_QUERY]))
+            found = list(iter_rows(client, "runs", run_ids=run_ids[at : at + IDS_PER_QUERY]))
             rows |= {row["run_id"]: row for row in sorted(found, key=lambda row: row["_load_id"])}
     texts = {run_id: json.loads(row["tags"] or "[]") for run_id, row in rows.items()}
     values = [{**row, "tags": texts[run_id]} for run_id, row in rows.items()]
     return pa.Table.from_pylist(values, schema=RUNS)
 
 
-def raise_after_load(error: Exception) -> None:
-    """Let the pipeline load what was extracted, and raise `error` at the end of that.
-
-    dlt throws a package away whose extraction fails, and asks nobody after a load.
-    """
-    pipeline = _pipeline()
-    if pipeline is None:
-        raise error
-    load: Callable[..., Any] = pipeline.load
-
-    @wraps(load)
-    def load_and_raise(*args: Any, **options: Any) -> None:
-        del pipeline.load  # the class's own one is back for the next load
-        load(*args, **options)
-        raise error
-
-    pipeline.load = load_and_raise
+def _table(table_name: str, rows: list[Row]) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema=TABLES[table_name].schema)
 
 
-def _pipeline() -> Any:
-    """The pipeline at work; None outside of one."""
-    context = Container()[PipelineContext]
-    return context.pipeline() if context.is_active() else None
+def _newest(
+    rows: Iterable[Row], key: Sequence[str], finished: AbstractSet[str]
+) -> dict[tuple[str, ...], Row]:
+    """The newest row of each key, of a finished load if there is one; ids are times."""
+    by_age = sorted(rows, key=lambda row: (row["load_id"] in finished, row["load_id"] or ""))
+    return {tuple(row[name] for name in key): row for row in by_age}
 
 
-def _read(client: Any, table_name: str, finished: set[str]) -> pa.Table:
-    schema = TABLES[table_name].schema
-    try:
-        rows = [{name: row.get(name) for name in schema.names} for row in _rows(client, table_name)]
-    except DestinationUndefinedEntity:
-        return schema.empty_table()  # no load had such rows yet
-    if "load_id" in schema.names:
-        rows = [row for row in rows if row["load_id"] in finished]
-    newest: dict[tuple[Any, ...], dict[str, Any]] = {}
-    # Where dlt appends there is a row for each load; ids are times.
-    for row in sorted(rows, key=lambda row: row.get("load_id") or ""):
-        newest[tuple(row[name] for name in TABLES[table_name].key)] = row
-    return pa.Table.from_pylist(list(newest.values()), schema=schema)
+def _columns(rows: Iterable[Row], dataset: str) -> list[Row]:
+    """One row for each column; one of two metrics is refused."""
+    first: dict[Key, Row] = {}
+    for row in rows:
+        held = first.setdefault((row["table_name"], row["column_name"]), row)
+        if any(held[name] != row[name] for name in ("original_key", "type")):
+            keys = " and ".join(f"{one['original_key']!r} ({one['type']})" for one in (held, row))
+            raise WarehouseRefused(
+                f"Two loads at the same time gave the column {row['column_name']!r} of "
+                f"{row['table_name']!r} in {dataset!r} to {keys}: load into a new dataset "
+                "(dataset_name=), one load at a time."
+            )
+    return list(first.values())
 
 
-def _rows(
-    client: Any, table_name: str, columns: Sequence[str] = (), run_ids: Sequence[str] = ()
-) -> Iterator[dict[str, Any]]:
-    selected = ", ".join(map(client.escape_column_name, columns)) or "*"
-    sql = f"SELECT {selected} FROM {client.make_qualified_table_name(table_name)}"
-    if run_ids:
-        marks = ", ".join(["%s"] * len(run_ids))
-        sql += f" WHERE {client.escape_column_name('run_id')} IN ({marks})"
-    with client.execute_query(sql, *run_ids) as cursor:
-        names = [column[0] for column in cursor.description]
-        while rows := cursor.fetchmany(10_000):
-            for row in rows:
-                yield dict(zip(names, row, strict=True))
+def _receipts(
+    rows: Iterable[Row], finished: AbstractSet[str], damaged: AbstractSet[Key]
+) -> list[Row]:
+    """The receipts of finished loads; those of what is to be read again say so."""
+    held = _newest(rows, ("run_id", "table_name"), finished)
+    gone = {run for (run, name), row in held.items() if (name, row["status"]) == _GONE}
+    # Of a run that is gone only its own row can be written once more.
+    again = {(run, name) for run, name in damaged if name == "runs" or run not in gone}
+    for run, name in again:
+        # One that is lost is made up.
+        row = held.setdefault((run, name), {"run_id": run, "table_name": name})
+        row["status"] = "failed"
+        # That of a history stays: it knows which metrics were asked for.
+        if name == "runs":
+            row["fingerprint"] = ""
+    if again:
+        log.warning(
+            "%d runs are read again: what was loaded of them is not in the dataset as it was "
+            "given. Two loads at the same time do that, or one that was cut: load one at a time.",
+            len({run for run, _ in again}),
+        )
+    return [row for key, row in held.items() if key in again or row["load_id"] in finished]

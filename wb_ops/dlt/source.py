@@ -12,6 +12,8 @@ import pyarrow as pa
 from dlt.extract import DltResource, DltSource
 
 from wb_ops.client.api import Api
+from wb_ops.dlt.pipelines import SCHEMA_NAME, STRATEGY
+from wb_ops.dlt.proof import BY_RUN, ROWS
 from wb_ops.dlt.staged_export import StagedExport
 from wb_ops.export.request import DEFAULT_TABLES, ExportRequest, Mode, OnIncomplete
 from wb_ops.tables.schemas import TABLES
@@ -22,11 +24,12 @@ _NORMALIZERS: Any = {
     "json": {"module": "dlt.common.normalizers.json.relational"},
 }
 
-# Rows of a run are replaced together. Never with a primary key beside the merge key: dlt would
-# delete by an OR of both, which joins without an index.
-_BY_RUN = ("runs", "runs_flat", "history", "history_long", "system_metrics")
 # Written last, so that a load that was cut shows fewer receipts than rows.
-_BY_KEY = ("_wb_columns", "_wb_receipts", "_wb_loads", "_wb_state")
+_BY_KEY = ("_wb_receipts", "_wb_loads", "_wb_state")
+# Not staged, so that no other load can take a row away.
+_APPENDED = ("_wb_columns", ROWS.name)
+_TABLES = {**TABLES, ROWS.name: ROWS}
+_MERGE = {"disposition": "merge", "strategy": STRATEGY}
 
 _DATA_TYPES = {
     pa.string(): "text",
@@ -64,6 +67,10 @@ def wandb_source(
     costs a second read of its runs and nothing else. The settings of the resources are the ones
     that keep values exact: do not apply hints to them, and load with the file format they ask for.
 
+    Give each source a `pipeline.run` of its own, and run one load at a time for a dataset: dlt has
+    no lock, and two at once lose or double rows. That is counted at the end of a load and before
+    the next one, which reads what is hurt again (docs/lake.md).
+
     The tables are those of docs/warehouses.md; tags are JSON text. Where dlt cannot merge (files
     without a table format) it appends: the rows of the newest receipt of a run are the live ones.
 
@@ -74,8 +81,13 @@ def wandb_source(
             redact_secrets: as in `wb_ops.export.ExportRequest`.
 
     Raises:
-        InvalidRequest: an argument is wrong (retry: never). While a pipeline extracts, dlt wraps
-            what is raised; `wb_ops.errors.find_error` finds the error of ours with its advice.
+        InvalidRequest: an argument is wrong, or it is the second source of one `pipeline.run`
+            (retry: never). While a pipeline extracts, dlt wraps what is raised;
+            `wb_ops.errors.find_error` finds the error of ours with its advice.
+        WarehouseRefused: while a pipeline extracts: the dataset is another project's, of a newer
+            version, or has a column of two metrics (retry: never).
+        WarehouseBusy: by the pipeline's `load`, after it: another load wrote the dataset at the
+            same time and rows are hurt (retry: after the wait it carries; the next load heals).
         CommError, ExportIncomplete: by the pipeline's `load`, after it has loaded what could be
             read (`on_incomplete="fail"`, a limit that is spent, a lost connection).
     """
@@ -87,18 +99,24 @@ def wandb_source(
     )  # fmt: skip
     export = StagedExport(request, api)
 
-    resources = [_resource(export, name) for name in (*_BY_RUN, *_BY_KEY)]
-    source = DltSource(dlt.Schema("wandb", _NORMALIZERS), "wandb", resources)
+    resources = [_resource(export, name) for name in (*BY_RUN, *_APPENDED, *_BY_KEY)]
+    source = DltSource(dlt.Schema(SCHEMA_NAME, _NORMALIZERS), SCHEMA_NAME, resources)
     source.max_table_nesting = 0
     source.schema_contract = {"data_type": "freeze"}
     return source
 
 
 def _resource(export: StagedExport, table_name: str) -> DltResource:
-    table = TABLES[table_name]
-    hints: dict[str, Any] = (
-        {"merge_key": "run_id"} if table_name in _BY_RUN else {"primary_key": table.key}
-    )
+    table = _TABLES[table_name]
+    hints: dict[str, Any] = {"write_disposition": _MERGE}
+    if table_name in BY_RUN:
+        # Never with a primary key beside the merge key: dlt would delete by an OR of both, which
+        # joins without an index.
+        hints["merge_key"] = "run_id"
+    elif table_name in _BY_KEY:
+        hints["primary_key"] = table.key
+    else:
+        hints["write_disposition"] = "append"
     hints["columns"] = {
         field.name: {"data_type": _DATA_TYPES[field.type], "nullable": field.nullable}
         for field in table.schema
@@ -111,7 +129,6 @@ def _resource(export: StagedExport, table_name: str) -> DltResource:
     resource: DltResource = dlt.resource(
         rows,
         name=table_name,
-        write_disposition={"disposition": "merge", "strategy": "delete-insert"},
         file_format="parquet",
         **hints,
     )

@@ -16,13 +16,10 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wb_ops.client.api import Api
-from wb_ops.dlt.loaded import (
-    package_id,
-    raise_after_load,
-    read_loaded,
-    read_moments,
-    read_runs,
-)
+from wb_ops.dlt.after_load import refuse_second_source, tell_after_load
+from wb_ops.dlt.loaded import read_loaded, read_moments, read_runs
+from wb_ops.dlt.pipelines import package_id
+from wb_ops.dlt.proof import ROWS, Key, count_rows
 from wb_ops.errors import CommError, ExportIncomplete
 from wb_ops.export.execute import execute_export
 from wb_ops.export.plan import plan_export
@@ -45,6 +42,7 @@ class StagedExport:
         self._load_id = ""
         self._known: list[dict[str, str]] = []
         self._holds_receipts = False
+        self._damaged: set[Key] = set()
 
     def batches(self, table_name: str) -> Iterator[pa.Table]:
         """Give the new rows of a table; dlt's package is the load that they name."""
@@ -58,25 +56,33 @@ class StagedExport:
                         yield rows
 
     def _export(self) -> dict[str, list[str]]:
+        refuse_second_source()
         self._package = package_id()
         folder = tempfile.mkdtemp(prefix="wb_ops-dlt-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         lake = _lake(Path(folder))
         self._recall(lake)
+        error: Exception | None = None
         with Api() if self._api is None else nullcontext(self._api) as api:
             plan = plan_export(self._request, api, lake)
             self._load_id = plan.load_id
             try:
                 execute_export(plan, api, lake)
             except (CommError, ExportIncomplete) as exc:
-                # What was read is whole: it is loaded first.
-                raise_after_load(exc)
+                error = exc
         self._mark_deletions(lake)
-        return lake.files(self._request.dataset_name)
+        files = lake.files(self._request.dataset_name)
+        counts = count_rows(files, self._load_id)
+        path = Path(folder) / f"{ROWS.name}.parquet"
+        pq.write_table(counts, path)
+        keys = zip(counts["run_id"].to_pylist(), counts["table_name"].to_pylist(), strict=True)
+        # What was read is whole: it is loaded first.
+        tell_after_load(error, set(keys), self._damaged)
+        return {**files, ROWS.name: [str(path)]}
 
     def _recall(self, lake: LakeWarehouse) -> None:
         """Let the empty lake know what the destination holds."""
-        loaded = read_loaded()
+        loaded, self._damaged = read_loaded(self._request.tables)
         receipts = loaded["_wb_receipts"]
         self._holds_receipts = receipts.num_rows > 0
         # Without a last step no run is continued: dlt's merge replaces whole runs.

@@ -1,0 +1,112 @@
+"""What a load gave dlt, counted by run, and what of it the destination does not hold.
+
+dlt stages rows in a dataset that all loads into one place share, truncate and merge from, each
+table by itself. Two loads at a time, or one that was cut, can lose, double or set back rows of a
+load that dlt calls finished; the receipts alone would not show that. The counts are appended, so
+no other load can take them away: what they say was given must be there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from wb_ops.tables.schemas import INT, TEXT, TableSchema
+
+# Rows of a run are replaced together.
+BY_RUN = ("runs", "runs_flat", "history", "history_long", "system_metrics")
+ROWS = TableSchema(
+    "_wb_rows",
+    pa.schema(
+        [
+            pa.field("run_id", TEXT, nullable=False),
+            pa.field("table_name", TEXT, nullable=False),
+            pa.field("row_count", INT, nullable=False),
+            pa.field("load_id", TEXT, nullable=False),
+        ]
+    ),
+    ("run_id", "table_name", "load_id"),
+)
+
+# The tables whose rows a receipt stands for.
+COVERED = {
+    "runs": ("runs", "runs_flat"),
+    "history": ("history", "history_long"),
+    "system_metrics": ("system_metrics",),
+}
+_BATCH_ROWS = 65_536
+
+# A run and a table.
+Key = tuple[str, str]
+# Load -> rows, of each key.
+Counts = Mapping[Key, Mapping[str, int]]
+
+
+def count_rows(files: Mapping[str, Sequence[str]], load_id: str) -> pa.Table:
+    """Count what a load has written, by run and table: rows of `_wb_rows`.
+
+    Each receipt has a row, if only to say that it was given: 0 where its rows were left alone.
+    """
+    counts: Counter[Key] = Counter()
+    for batch in _batches_of(files, "_wb_receipts", ("run_id", "table_name"), load_id):
+        names = zip(batch["run_id"].to_pylist(), batch["table_name"].to_pylist(), strict=True)
+        counts.update(dict.fromkeys(names, 0))
+    for name in BY_RUN:
+        for batch in _batches_of(files, name, ("run_id",), load_id):
+            for found in batch["run_id"].value_counts().to_pylist():
+                counts[found["values"], name] += found["counts"]
+    rows = [
+        {"run_id": run_id, "table_name": name, "row_count": count, "load_id": load_id}
+        for (run_id, name), count in counts.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=ROWS.schema)
+
+
+def find_damaged(
+    given: Mapping[Key, tuple[str, int]],
+    receipts: Counts,
+    found: Counts,
+    uncounted: AbstractSet[str],
+) -> set[Key]:
+    """Give the receipts, by run and table, that the destination does not hold as they were given.
+
+    Args:
+        given: the newest load that gave a run's rows of a table, and how many.
+        receipts: what `_wb_receipts` holds.
+        found: what the tables of rows hold.
+        uncounted: finished loads that left no counts, of earlier versions; they are trusted.
+    """
+    damaged = set()
+    for key in {*receipts, *(key for key in given if key[1] in COVERED)}:
+        loads = receipts.get(key, {})
+        load_id = given[key][0] if key in given else ""
+        newest = max(loads, default="")
+        if newest > load_id and newest in uncounted:
+            continue
+        if loads != {load_id: 1} or not _is_held(key, load_id, given, found):
+            damaged.add(key)
+    return damaged
+
+
+def _is_held(key: Key, load_id: str, given: Mapping[Key, tuple[str, int]], found: Counts) -> bool:
+    for name in COVERED[key[1]]:
+        by, rows = given.get((key[0], name), ("", 0))
+        # Where a load gave no rows, its merge has deleted none: those of others may be there.
+        if by == load_id and rows and found.get((key[0], name)) != {load_id: rows}:
+            return False
+    return True
+
+
+def _batches_of(
+    files: Mapping[str, Sequence[str]], table_name: str, columns: Sequence[str], load_id: str
+) -> Iterator[pa.RecordBatch]:
+    mark = "_load_id" if table_name in BY_RUN else "load_id"
+    for path in files.get(table_name, ()):
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(_BATCH_ROWS, columns=[*columns, mark]):
+                yield batch.filter(pc.equal(batch[mark], load_id))
