@@ -1,9 +1,10 @@
 """Read a whole project, then load it at a word: URL KEY WORK POSTGRES.
 
-Says `busy` where the load raises WarehouseBusy.
+Says `busy` where the load raises WarehouseBusy, and from when to when it loaded.
 """
 
 import sys
+import time
 
 import dlt
 
@@ -23,7 +24,9 @@ with Api({"base_url": url}, api_key=key) as api:
 pipeline.normalize()
 print("ready", flush=True)
 sys.stdin.readline()
+began = time.time()
 try:
     pipeline.load()
 except WarehouseBusy as exc:
-    print("busy", exc, flush=True)
+    print("busy", exc)
+print("span", began, time.time(), flush=True)

@@ -168,7 +168,7 @@ def test_a_load_that_another_one_overtook_is_told(
     pipeline.normalize()
     seed(server, "later", [{"_step": 0, "loss": 0.25}])
     other.run(wandb_source("ann", "trials", api=api))
-    with pytest.raises(WarehouseBusy, match=r"same time: rows of 9 runs.* 4 more") as caught:
+    with pytest.raises(WarehouseBusy, match=r"Rows of 9 runs .* 4 more.*same time") as caught:
         pipeline.load()
     assert caught.value.advice.retryable
     assert isinstance(caught.value.__context__, ExportIncomplete)
@@ -194,8 +194,8 @@ def test_a_load_that_fails_is_told_of_once(
         with pytest.raises(Exception, match="lock"):
             pipeline.load()
         holder.communicate("\n")
-    assert "load" not in vars(pipeline)
     load()  # what is pending
+    assert "load" not in vars(pipeline)
     load()
     assert_equals_the_server(ask)
 
@@ -253,11 +253,16 @@ def test_two_processes_at_once_and_a_load_after_them(
         writer.stdin.write("go\n")
         writer.stdin.flush()
     told = [writer.communicate(timeout=100)[0] for writer in writers]
-    rows = ask("select count(*) from {history}")[0][0]
-    print("codes", [writer.returncode for writer in writers], "rows", rows, "said", told)
     assert [writer.returncode for writer in writers] == [0, 0], told
     assert ask("select status from {_dlt_loads}") == [(0,)] * 3
-    if rows != RUNS * 50:
-        assert any("busy" in said for said in told), (rows, told)
+    *_, first, last = ask("select extract(epoch from inserted_at) from {_dlt_loads} order by 1")
+    spans = sorted(tuple(map(float, said.split("span ")[1].split())) for said in told)
+    overlapped = spans[1][0] < float(first[0]) < float(last[0]) <= max(end for _, end in spans)
+    rows = ask("select run_id, _step, loss from {history} order by 1, 2")
+    is_hurt = rows != [(f"r{n}", step, step / 7 + n) for n in range(RUNS) for step in range(50)]
+    is_told = any("busy" in said for said in told)
+    print("overlapped", overlapped, "hurt", is_hurt, "told", is_told, "rows", len(rows), told)
+    assert overlapped or not is_hurt
+    assert is_told or not is_hurt
     pipeline.run(wandb_source("ann", "trials", api=api))
     assert_equals_the_server(ask)

@@ -10,49 +10,65 @@ from typing import Any
 from dlt.common.destination.exceptions import DestinationUndefinedEntity, SqlClientNotAvailable
 
 from wb_ops.dlt.pipelines import finished_loads, is_merging, rows_of
-from wb_ops.dlt.proof import BY_RUN, ROWS, Key, find_damaged
+from wb_ops.dlt.proof import BY_RUN, ROW_COUNTS, Key, find_damaged, order_loads
 
 # The newest counts of each run and table.
 _GIVEN = """
-    SELECT given.{run_id}, given.{table_name}, given.{load_id}, given.{row_count}
-    FROM {rows} given JOIN (
-        SELECT {run_id}, {table_name}, max({load_id}) AS newest_id FROM {rows}
+    SELECT {run_id}, {table_name}, {load_id}, {row_count} FROM (
+        SELECT {run_id}, {table_name}, {load_id}, {row_count}, ROW_NUMBER() OVER (
+            PARTITION BY {run_id}, {table_name} ORDER BY {load_number} DESC, {load_id} DESC
+        ) AS place FROM {rows}
         WHERE {load_id} IN (SELECT {load_id} FROM {loads} WHERE {status} = 0)
-        GROUP BY {run_id}, {table_name}
-    ) newest ON given.{run_id} = newest.{run_id} AND given.{table_name} = newest.{table_name}
-        AND given.{load_id} = newest.newest_id
+    ) given WHERE place = 1
 """
-_COUNTED = "SELECT DISTINCT {load_id} FROM {rows}"
+_NUMBERS = "SELECT DISTINCT {load_id}, {load_number} FROM {rows}"
 _FOUND = "SELECT {run_id}, {_load_id}, count(*) FROM {table} GROUP BY {run_id}, {_load_id}"
-_COLUMNS = (*ROWS.schema.names, "_load_id", "status")
+_COLUMNS = (*ROW_COUNTS.schema.names, "_load_id", "status")
 
 
-def find_damaged_now(pipeline: Any) -> set[Key]:
-    """Give the receipts that the dataset does not hold as they were given, by run and table."""
+def find_damaged_since(
+    pipeline: Any, packages: AbstractSet[str], finished_before: AbstractSet[str]
+) -> set[Key]:
+    """Give the receipts that are not held as they were given, by run and table.
+
+    None, and nothing is counted, where no other load than `packages` has finished meanwhile.
+    """
     if not is_merging(pipeline):
         return set()
     try:
         with pipeline.sql_client() as client:
-            return damaged_of(client, rows_of(client, "_wb_receipts"), finished_loads(client))
-    except SqlClientNotAvailable:
+            finished = finished_loads(client)
+            if not packages <= finished or finished <= packages | finished_before:
+                return set()
+            numbers = numbers_of(client)
+            return damaged_of(client, rows_of(client, "_wb_receipts"), finished, numbers)
+    except (DestinationUndefinedEntity, SqlClientNotAvailable):
         return set()
+
+
+def numbers_of(client: Any) -> dict[str, int]:
+    """Give the numbers of the loads that have left counts."""
+    try:
+        return dict(_select(client, _NUMBERS))
+    except DestinationUndefinedEntity:
+        return {}
 
 
 def damaged_of(
-    client: Any, receipts: Iterable[Mapping[str, Any]], finished: AbstractSet[str]
+    client: Any,
+    receipts: Iterable[Mapping[str, Any]],
+    finished: AbstractSet[str],
+    numbers: Mapping[str, int],
 ) -> set[Key]:
-    """The same, from receipts that are read; none where no load has left counts."""
-    try:
-        given = {(run, name): (load, rows) for run, name, load, rows in _select(client, _GIVEN)}
-        counted = {load_id for (load_id,) in _select(client, _COUNTED)}
-    except DestinationUndefinedEntity:
+    """The same, from what is read already; none where no finished load has left counts."""
+    if not finished & numbers.keys():
         return set()
-    if not given:
-        return set()
+    given = {(run, name): (load, rows) for run, name, load, rows in _select(client, _GIVEN)}
     held: dict[Key, Counter[str]] = {}
     for row in receipts:
         held.setdefault((row["run_id"], row["table_name"]), Counter())[row["load_id"]] += 1
-    return find_damaged(given, held, _count(client), finished - counted)
+    places, _ = order_loads(finished, numbers)
+    return find_damaged(given, held, _count(client), finished - numbers.keys(), places)
 
 
 def _count(client: Any) -> dict[Key, dict[str, int]]:
@@ -66,9 +82,9 @@ def _count(client: Any) -> dict[Key, dict[str, int]]:
     return found
 
 
-def _select(client: Any, sql: str, table_name: str = ROWS.name) -> Iterator[tuple[Any, ...]]:
+def _select(client: Any, sql: str, table_name: str = ROW_COUNTS.name) -> Iterator[tuple[Any, ...]]:
     names = {name: client.escape_column_name(name) for name in _COLUMNS}
-    tables = {"rows": ROWS.name, "loads": "_dlt_loads", "table": table_name}
+    tables = {"rows": ROW_COUNTS.name, "loads": "_dlt_loads", "table": table_name}
     names |= {key: client.make_qualified_table_name(name) for key, name in tables.items()}
     with client.execute_query(sql.format(**names)) as cursor:
         while rows := cursor.fetchmany(10_000):

@@ -10,6 +10,7 @@ from dlt.common.destination.exceptions import DestinationUndefinedEntity
 from dlt.common.destination.utils import resolve_merge_strategy
 from dlt.common.pipeline import PipelineContext
 from dlt.common.storages.load_package import LoadPackageStateInjectableContext
+from dlt.extract.source import SourceInjectableContext
 
 SCHEMA_NAME = "wandb"
 STRATEGY = "delete-insert"
@@ -31,6 +32,15 @@ def active_pipeline() -> Any:
     """The pipeline at work; None outside of one."""
     context = Container()[PipelineContext]
     return context.pipeline() if context.is_active() else None
+
+
+def selected_steps() -> dict[str, int]:
+    """The resources of the source at work that dlt loads, and of how many steps each is made."""
+    container = Container()
+    if SourceInjectableContext not in container:
+        return {}
+    selected = container[SourceInjectableContext].source.selected_resources
+    return {name: len(resource._pipe) for name, resource in selected.items()}
 
 
 def is_merging(pipeline: Any) -> bool:

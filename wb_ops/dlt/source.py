@@ -13,7 +13,7 @@ from dlt.extract import DltResource, DltSource
 
 from wb_ops.client.api import Api
 from wb_ops.dlt.pipelines import SCHEMA_NAME, STRATEGY
-from wb_ops.dlt.proof import BY_RUN, ROWS
+from wb_ops.dlt.proof import BY_RUN, ROW_COUNTS
 from wb_ops.dlt.staged_export import StagedExport
 from wb_ops.export.request import DEFAULT_TABLES, ExportRequest, Mode, OnIncomplete
 from wb_ops.tables.schemas import TABLES
@@ -27,8 +27,8 @@ _NORMALIZERS: Any = {
 # Written last, so that a load that was cut shows fewer receipts than rows.
 _BY_KEY = ("_wb_receipts", "_wb_loads", "_wb_state")
 # Not staged, so that no other load can take a row away.
-_APPENDED = ("_wb_columns", ROWS.name)
-_TABLES = {**TABLES, ROWS.name: ROWS}
+_APPENDED = ("_wb_columns", ROW_COUNTS.name)
+_TABLES = {**TABLES, ROW_COUNTS.name: ROW_COUNTS}
 _MERGE = {"disposition": "merge", "strategy": STRATEGY}
 
 _DATA_TYPES = {
@@ -66,6 +66,8 @@ def wandb_source(
     was loaded is read back from the destination: a load that was cut, or a lost working folder,
     costs a second read of its runs and nothing else. The settings of the resources are the ones
     that keep values exact: do not apply hints to them, and load with the file format they ask for.
+    Resources may be left out, but not mapped, filtered or limited: receipts say what was read of
+    W&B, and would not be true of other rows.
 
     Give each source a `pipeline.run` of its own, and run one load at a time for a dataset: dlt has
     no lock, and two at once lose or double rows. That is counted at the end of a load and before
@@ -81,13 +83,14 @@ def wandb_source(
             redact_secrets: as in `wb_ops.export.ExportRequest`.
 
     Raises:
-        InvalidRequest: an argument is wrong, or it is the second source of one `pipeline.run`
-            (retry: never). While a pipeline extracts, dlt wraps what is raised;
-            `wb_ops.errors.find_error` finds the error of ours with its advice.
+        InvalidRequest: an argument is wrong; or, while a pipeline extracts: it is the second source
+            of one `pipeline.run`, or a resource is mapped (retry: never). While a pipeline
+            extracts, dlt wraps what is raised; `wb_ops.errors.find_error` finds the error of ours
+            with its advice.
         WarehouseRefused: while a pipeline extracts: the dataset is another project's, of a newer
             version, or has a column of two metrics (retry: never).
-        WarehouseBusy: by the pipeline's `load`, after it: another load wrote the dataset at the
-            same time and rows are hurt (retry: after the wait it carries; the next load heals).
+        WarehouseBusy: by the pipeline's `load`, after it: rows are hurt, mostly by another load at
+            the same time (retry: after the wait it carries; the next load heals).
         CommError, ExportIncomplete: by the pipeline's `load`, after it has loaded what could be
             read (`on_incomplete="fail"`, a limit that is spent, a lost connection).
     """

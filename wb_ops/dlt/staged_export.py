@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,19 +17,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from wb_ops.client.api import Api
-from wb_ops.dlt.after_load import refuse_second_source, tell_after_load
-from wb_ops.dlt.loaded import read_loaded, read_moments, read_runs
-from wb_ops.dlt.pipelines import package_id
-from wb_ops.dlt.proof import ROWS, Key, count_rows
-from wb_ops.errors import CommError, ExportIncomplete
+from wb_ops.dlt.after_load import Expected, refuse_second_source, tell_after_load
+from wb_ops.dlt.loaded import Loaded, read_loaded, read_moments, read_runs
+from wb_ops.dlt.pipelines import package_id, selected_steps
+from wb_ops.dlt.proof import ROW_COUNTS, count_rows
+from wb_ops.errors import CommError, ExportIncomplete, InvalidRequest
 from wb_ops.export.execute import execute_export
 from wb_ops.export.plan import plan_export
+from wb_ops.export.planned import ExportPlan
 from wb_ops.export.request import ExportRequest
 from wb_ops.tables.schemas import RUNS, TEXT
 from wb_ops.warehouse import Batch
 from wb_ops.warehouse.lake.changes import CELLS
 from wb_ops.warehouse.lake.connect import connect_lake
 from wb_ops.warehouse.lake.warehouse import LakeWarehouse
+
+log = logging.getLogger("wb_ops")
+
+# Without them no later load could tell what is hurt.
+_TELLING = {ROW_COUNTS.name, "_wb_receipts"}
 
 
 class StagedExport:
@@ -42,7 +49,7 @@ class StagedExport:
         self._load_id = ""
         self._known: list[dict[str, str]] = []
         self._holds_receipts = False
-        self._damaged: set[Key] = set()
+        self._loaded = Loaded()
 
     def batches(self, table_name: str) -> Iterator[pa.Table]:
         """Give the new rows of a table; dlt's package is the load that they name."""
@@ -57,32 +64,41 @@ class StagedExport:
 
     def _export(self) -> dict[str, list[str]]:
         refuse_second_source()
+        selected = selected_steps()
+        _refuse_changes(selected)
+        is_counted = selected.keys() >= _TELLING
         self._package = package_id()
         folder = tempfile.mkdtemp(prefix="wb_ops-dlt-")
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         lake = _lake(Path(folder))
-        self._recall(lake)
+        self._recall(lake, is_counted)
         error: Exception | None = None
         with Api() if self._api is None else nullcontext(self._api) as api:
             plan = plan_export(self._request, api, lake)
             self._load_id = plan.load_id
+            self._warn_of_damage(plan)
             try:
                 execute_export(plan, api, lake)
             except (CommError, ExportIncomplete) as exc:
                 error = exc
         self._mark_deletions(lake)
         files = lake.files(self._request.dataset_name)
-        counts = count_rows(files, self._load_id)
-        path = Path(folder) / f"{ROWS.name}.parquet"
-        pq.write_table(counts, path)
-        keys = zip(counts["run_id"].to_pylist(), counts["table_name"].to_pylist(), strict=True)
+        gives_rows = False
+        if is_counted:
+            number = self._loaded.next_number
+            counts = count_rows(files, selected.keys(), self._load_id, number)
+            gives_rows = counts.num_rows > 0
+            files = {**files, ROW_COUNTS.name: [str(Path(folder) / f"{ROW_COUNTS.name}.parquet")]}
+            pq.write_table(counts, files[ROW_COUNTS.name][0])
         # What was read is whole: it is loaded first.
-        tell_after_load(error, set(keys), self._damaged)
-        return {**files, ROWS.name: [str(path)]}
+        loaded = self._loaded
+        tell_after_load(Expected(error, gives_rows, loaded.damaged, loaded.finished))
+        return files
 
-    def _recall(self, lake: LakeWarehouse) -> None:
+    def _recall(self, lake: LakeWarehouse, is_counted: bool) -> None:
         """Let the empty lake know what the destination holds."""
-        loaded, self._damaged = read_loaded(self._request.tables)
+        self._loaded = read_loaded(self._request.tables, is_counted)
+        loaded = dict(self._loaded.tables)
         receipts = loaded["_wb_receipts"]
         self._holds_receipts = receipts.num_rows > 0
         # Without a last step no run is continued: dlt's merge replaces whole runs.
@@ -96,6 +112,17 @@ class StagedExport:
             runs = read_moments() if is_window else RUNS.empty_table()
             lake.commit(Batch(request.dataset_name, request.owner, "", runs, meta=loaded))
 
+    def _warn_of_damage(self, plan: ExportPlan) -> None:
+        names = {"runs", *self._request.tables}
+        hurt = {run_id for run_id, name in self._loaded.damaged if name in names}
+        if again := sum(run.run_id in hurt for run in plan.iter_runs()):
+            log.warning(
+                "%d runs are read again: what was loaded of them is not in the dataset as it was "
+                "given. Two loads at the same time do that, or one that was cut: load one at a "
+                "time.",
+                again,
+            )
+
     def _mark_deletions(self, lake: LakeWarehouse) -> None:
         """Mark the destination's rows of runs that this export found to be gone."""
         request = self._request
@@ -107,7 +134,7 @@ class StagedExport:
         # A destination that holds nothing may not be one that can be read.
         if not gone or not self._holds_receipts:
             return
-        rows = read_runs(gone)
+        rows = read_runs(gone, self._loaded.places)
         now = pa.scalar(datetime.now(UTC), RUNS.field("deleted_at").type)
         marks = {
             "deleted_at": pc.coalesce(rows["deleted_at"], now),
@@ -132,6 +159,16 @@ class StagedExport:
         index = rows.schema.get_field_index(name)
         ids = pa.repeat(pa.scalar(self._package or self._load_id, TEXT), rows.num_rows)
         return rows.set_column(index, rows.schema.field(index), ids)
+
+
+def _refuse_changes(steps: Mapping[str, int]) -> None:
+    changed = sorted(name for name, count in steps.items() if count > 1)
+    if changed:
+        raise InvalidRequest(
+            f"The resources {', '.join(changed)} are mapped, filtered or limited: receipts would "
+            "not be true of such rows. Take away the steps; filters=, keys=, tables= and since= "
+            "say what is read, and views in the destination can change it."
+        )
 
 
 def _lake(folder: Path) -> LakeWarehouse:
