@@ -44,6 +44,17 @@ DOUBLED = [
     "insert into {_wb_rows} select * from {_wb_rows}",
 ]
 SET_BACK = ["update {history} set _load_id = '1', loss = 0 where run_id = 'r4'"]
+# As docs/lake.md says.
+SHRINK = """
+    delete from {_wb_rows} where (run_id, table_name, load_id) not in (
+        select run_id, table_name, load_id from (
+            select run_id, table_name, load_id, row_number() over (
+                partition by run_id, table_name order by load_number desc, load_id desc
+            ) as place from {_wb_rows}
+            where load_id in (select load_id from {_dlt_loads} where status = 0)
+        ) newest where place = 1
+    )
+"""
 NOT_COUNTED = ["delete from {_wb_rows} where run_id = 'r7'"]
 
 
@@ -99,6 +110,7 @@ def test_what_is_hurt_is_read_again_and_nothing_else(load: Load, ask: Ask, serve
     counted = "select table_name, row_count from {_wb_rows} where run_id = 'r7' order by 1"
     assert ask(counted) == [("history", 50), ("runs", 1), ("runs_flat", 1)]
     assert ask("select count(*) from {_wb_state}") == [(1,)]
+    ask(SHRINK)
     server.requests.clear()
     load()
     assert downloads(server) == []

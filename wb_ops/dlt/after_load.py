@@ -69,7 +69,7 @@ class LoadTeller:
             *pipeline.list_normalized_load_packages(),
         }
         over = {name: one for name, one in self.packages.items() if name not in waiting}
-        self.packages = {name: self.packages[name] for name in self.packages.keys() - over.keys()}
+        self.packages = {name: one for name, one in self.packages.items() if name in waiting}
         return {
             name: one
             for name, one in over.items()
