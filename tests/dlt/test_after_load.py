@@ -57,7 +57,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [one.message for one in caplog.records if one.name == "wb_ops"]
 
 
-@pytest.mark.parametrize("left_out", ["runs_flat", "_wb_rows", "_wb_receipts"])
+@pytest.mark.parametrize("left_out", ["runs_flat", "_wb_receipts"])
 def test_tables_that_dlt_leaves_out_are_no_damage(
     server: DevServer, pipeline: dlt.Pipeline, load: Load, ask: Ask, api: Api, left_out: str
 ):
@@ -79,6 +79,23 @@ def test_tables_that_dlt_leaves_out_are_no_damage(
         load_some()
         load()
         assert downloads(server) == []
+
+
+def test_parts_that_are_loaded_one_by_one_are_no_damage(
+    server: DevServer, pipeline: dlt.Pipeline, load: Load, ask: Ask, api: Api
+):
+    seed(server, "r1")
+    load()
+    seed(server, "r1b", 2)
+    for part in wandb_source("ann", "trials", api=api).decompose("scc"):
+        pipeline.run(part)
+    assert ask("select run_id, count(*) from {history} group by 1 order by 1") == [
+        ("r1", 1), ("r1b", 2)
+    ]  # fmt: skip
+    assert ask("select distinct run_id from {_wb_rows}") == [("r1",)]
+    server.requests.clear()
+    load()
+    assert downloads(server) == []
 
 
 @pytest.mark.parametrize("change", ["add_map", "add_filter", "add_limit"])
