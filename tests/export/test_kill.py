@@ -28,7 +28,7 @@ from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 HERE = Path(__file__).parent
 # What commits in many statements or files gets fewer kills, which take as long.
 SHARES = {"duckdb": 1, "postgres": 2, "parquet": 4, "delta": 4}
-KILLS = int(os.environ.get("WB_OPS_KILLS", "6"))
+KILLS = int(os.environ.get("WB_OPS_KILLS", "4"))
 SEED = int(os.environ.get("WB_OPS_SEED", "0"))
 RUNS, ROWS, EVENTS, ROWS_LATER = 20, 300, 20, 5
 WAYS = ("full", "incremental", "shards")
