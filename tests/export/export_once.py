@@ -44,6 +44,7 @@ if __name__ == "__main__":
     url, key, warehouse_url, way, folder = sys.argv[1:]
     warehouse = connect(warehouse_url)
     print("ready", flush=True)
+    sys.stdin.readline()  # so that several begin together
     # The server has faults: they are tried again, as a patient user would.
     settings = Settings(api_key=key, base_url=url, max_attempts=12)
     with Api(settings=settings) as api:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -82,14 +81,27 @@ def faults(server: DevServer) -> Iterator[None]:
 
 
 def start(server: DevServer, warehouse: Warehouse, way: str, folder: Path) -> subprocess.Popen[str]:
+    process = make_ready(server, warehouse, way, folder)
+    let_go(process)
+    return process
+
+
+def make_ready(
+    server: DevServer, warehouse: Warehouse, way: str, folder: Path
+) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, str(HERE / "export_once.py"), server.url, server.api_key,
          warehouse.url, way, str(folder)],
-        stdout=subprocess.PIPE, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n"
     return process
+
+
+def let_go(process: subprocess.Popen[str]) -> None:
+    assert process.stdin is not None
+    process.stdin.close()
 
 
 def kill_at(process: subprocess.Popen[str], moment: float) -> float | None:
@@ -155,8 +167,9 @@ def test_two_processes_at_once_lose_and_double_nothing(
     rounds = [("full", "full"), ("incremental", "incremental")]
     with Reader(connect(shared.url, lock_timeout_s=1), DATASET) as reader:
         for number, ways in enumerate(rounds):
-            with ThreadPoolExecutor(2) as pool:
-                writers = list(pool.map(lambda way: start(project, shared, way, tmp_path), ways))
+            writers = [make_ready(project, shared, way, tmp_path) for way in ways]
+            for writer in writers:
+                let_go(writer)
             assert [writer.wait(120) for writer in writers] == [0, 0]
             assert torn(shared, DATASET) == []
             if number < len(rounds) - 1:
