@@ -22,6 +22,7 @@ import fsspec
 import pyarrow as pa
 import pytest
 import requests
+from held_file import held
 
 from wb_ops import Warehouse, connect
 from wb_ops.tables.schemas import RUNS
@@ -98,8 +99,7 @@ class DuckDBDestination(Destination):
 
     @contextmanager
     def held(self, dataset: str) -> Iterator[None]:
-        hold = "import duckdb, sys; c = duckdb.connect(sys.argv[1]); print(1, flush=True); input()"
-        with holding([sys.executable, "-c", hold, str(self.path)]):
+        with held(self.path):
             yield
 
     @contextmanager

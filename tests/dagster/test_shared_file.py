@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
 import duckdb
 import pytest
+from held_file import held
 from torn_state import Reader
 
 from wb_ops import WarehouseBusy, connect
@@ -22,25 +21,6 @@ from wb_ops.errors import AdviceKind
 # Dagster exports the first two, Airflow the second as well, the command the third.
 PROJECTS = ("one", "two", "three")
 RUNS, ROWS = 3, 20
-# Another process that has the file open, until its input ends.
-HOLD = """
-import sys, duckdb
-with duckdb.connect(sys.argv[1]):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    command = [sys.executable, "-c", HOLD, str(path)]
-    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
-        yield
-    finally:
-        holder.stdin.close()
-        holder.wait(20)
 
 
 def test_a_step_that_finds_the_file_taken_gives_way_and_says_when_to_come_back(bench):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,9 @@ import dlt
 import pytest
 
 from wb_ops import Api
+from wb_ops.devserver import DevServer, Fault, Matcher, Responder
 from wb_ops.dlt import wandb_source
+from wb_ops.settings import Settings
 
 Ask = Callable[[str], list[tuple[Any, ...]]]
 
@@ -57,3 +59,19 @@ def ask(pipeline: dlt.Pipeline) -> Ask:
                 return [tuple(row) for row in cursor.fetchall()]
 
     return ask
+
+
+@pytest.fixture
+def downloads(server: DevServer) -> Callable[[], list[str]]:
+    """What was asked of the server beside the listing, since its requests were cleared."""
+    listing = {"FilterProbe", "Runs"}
+    return lambda: [one for one in server.requests.operations() if one and one not in listing]
+
+
+@pytest.fixture
+def hasty(server: DevServer) -> Iterator[Api]:
+    """An API that gives up at once, and a server whose next file is short."""
+    server.faults.add(Fault(Matcher(origin="storage"), Responder.truncated(50)))
+    once = Settings(api_key=server.api_key, base_url=server.url, max_attempts=1)
+    with Api(settings=once) as api:
+        yield api

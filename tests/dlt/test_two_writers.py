@@ -12,15 +12,16 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 import dlt
 import pytest
+from held_file import held
 
 from wb_ops import Api, ExportIncomplete, InvalidRequest, WarehouseBusy, WarehouseRefused
-from wb_ops.devserver import DevServer, Fault, Matcher, Responder
+from wb_ops.devserver import DevServer
 from wb_ops.dlt import wandb_source
 from wb_ops.errors import find_error
-from wb_ops.settings import Settings
 
 Ask = Callable[[str], list[tuple[Any, ...]]]
 Load = Callable[..., Any]
+Downloads = Callable[[], list[str]]
 OLD = "2026-01-01T00:00:00"
 RUNS = 8
 EVERYTHING = ("runs", "history", "system_metrics")
@@ -76,11 +77,6 @@ def destination(tmp_path: Path) -> Any:
     return dlt.destinations.duckdb(str(tmp_path / "loaded.duckdb"))
 
 
-def downloads(server: DevServer) -> list[str]:
-    listing = {"FilterProbe", "Runs"}
-    return [one for one in server.requests.operations() if one and one not in listing]
-
-
 def harm(ask: Ask, statements: Sequence[str]) -> None:
     for sql in statements:
         ask(sql)
@@ -98,7 +94,9 @@ def assert_equals_the_server(ask: Ask) -> None:
 
 
 @pytest.mark.usefixtures("project")
-def test_what_is_hurt_is_read_again_and_nothing_else(load: Load, ask: Ask, server: DevServer):
+def test_what_is_hurt_is_read_again_and_nothing_else(
+    load: Load, ask: Ask, server: DevServer, downloads: Downloads
+):
     load()
     assert_equals_the_server(ask)
     harm(ask, [*LOST, *DOUBLED, *SET_BACK, *NOT_COUNTED])
@@ -113,12 +111,12 @@ def test_what_is_hurt_is_read_again_and_nothing_else(load: Load, ask: Ask, serve
     ask(SHRINK)
     server.requests.clear()
     load()
-    assert downloads(server) == []
+    assert downloads() == []
 
 
 @pytest.mark.usefixtures("project")
 def test_keys_and_tables_survive_and_scopes_take_turns(
-    load: Load, ask: Ask, server: DevServer, caplog: pytest.LogCaptureFixture
+    load: Load, ask: Ask, server: DevServer, caplog: pytest.LogCaptureFixture, downloads: Downloads
 ):
     events = [{"_timestamp": 1.0 * at, "system.cpu": at / 7} for at in range(3)]
     seed(server, "two", [{"_step": 0, "loss": 1.0, "acc": 0.5}], events=events)
@@ -136,14 +134,14 @@ def test_keys_and_tables_survive_and_scopes_take_turns(
     caplog.clear()
     load(**narrow)
     load(**wide)
-    assert downloads(server) == []
+    assert downloads() == []
     assert not [record for record in caplog.records if record.name == "wb_ops"]
     modes = ask("select mode from {_wb_loads} order by load_id")
     assert modes == [("reconcile",), ("reconcile",), *[("incremental",)] * 3]
 
 
 def test_a_run_that_is_gone_is_marked_once_and_not_asked_for(
-    load: Load, ask: Ask, server: DevServer, caplog: pytest.LogCaptureFixture
+    load: Load, ask: Ask, server: DevServer, caplog: pytest.LogCaptureFixture, downloads: Downloads
 ):
     for run_id in ("gone", "stays"):
         seed(server, run_id, [{"_step": 0, "loss": 0.5}])
@@ -154,7 +152,7 @@ def test_a_run_that_is_gone_is_marked_once_and_not_asked_for(
     harm(ask, ["insert into {_wb_receipts} select * from {_wb_receipts} where run_id = 'gone'"])
     server.requests.clear()
     load(mode="reconcile")
-    assert downloads(server) == []
+    assert downloads() == []
     found = ask("select run_id, deleted_at is not null from {runs} order by 1")
     assert found == [("gone", True), ("stays", False)]
     assert ask("select count(*) from {_wb_receipts} where run_id = 'gone'") == [(2,)]
@@ -167,16 +165,13 @@ def test_a_run_that_is_gone_is_marked_once_and_not_asked_for(
 @pytest.mark.usefixtures("project")
 def test_a_load_that_another_one_overtook_is_told(
     pipeline: dlt.Pipeline, load: Load, ask: Ask, server: DevServer, destination: Any, api: Api,
-    tmp_path: Path,
+    hasty: Api, tmp_path: Path,
 ):  # fmt: skip
     seed(server, "short", [{"_step": 0, "loss": 0.5}])
     other = dlt.pipeline(
         "other", pipelines_dir=str(tmp_path / "other"), destination=destination, dataset_name="runs"
     )
-    server.faults.add(Fault(Matcher(origin="storage"), Responder.truncated(50)))
-    once = Settings(api_key=server.api_key, base_url=server.url, max_attempts=1)
-    with Api(settings=once) as hasty:
-        pipeline.extract(wandb_source("ann", "trials", api=hasty, on_incomplete="fail"))
+    pipeline.extract(wandb_source("ann", "trials", api=hasty, on_incomplete="fail"))
     pipeline.normalize()
     seed(server, "later", [{"_step": 0, "loss": 0.25}])
     other.run(wandb_source("ann", "trials", api=api))
@@ -194,18 +189,10 @@ def test_a_load_that_another_one_overtook_is_told(
 def test_a_load_that_fails_is_told_of_once(
     pipeline: dlt.Pipeline, load: Load, ask: Ask, api: Api, tmp_path: Path
 ):
-    hold = "import duckdb, sys; held = duckdb.connect(sys.argv[1]); print(flush=True); input()"
     pipeline.extract(wandb_source("ann", "trials", api=api))
     pipeline.normalize()
-    with subprocess.Popen(
-        [sys.executable, "-c", hold, str(tmp_path / "loaded.duckdb")],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    ) as holder:  # fmt: skip
-        assert holder.stdout is not None
-        holder.stdout.readline()
-        with pytest.raises(Exception, match="lock"):
-            pipeline.load()
-        holder.communicate("\n")
+    with held(tmp_path / "loaded.duckdb"), pytest.raises(Exception, match="lock"):
+        pipeline.load()
     load()  # what is pending
     assert "load" not in vars(pipeline)
     load()
