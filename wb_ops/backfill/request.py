@@ -27,7 +27,6 @@ _TYPES: Mapping[str, tuple[tuple[type, ...], str]] = {
     "entity": ((str,), "a name"),
     "project": ((str,), "a name"),
     "sql": _TEXT,
-    "compute": ((Callable, NoneType), "a function of the run, or None"),  # type: ignore[dict-item]
     "dataset": ((str, NoneType), "a name, or None for the rule"),
     "filters": ((Mapping,), "a dict, such as {'state': 'finished'}"),
     "include_running": _FLAG,
@@ -95,6 +94,8 @@ class BackfillRequest:
     def __post_init__(self) -> None:
         for name, (types, wanted) in _TYPES.items():
             check_type(name, getattr(self, name), types, wanted)
+        if self.compute is not None and not callable(self.compute):
+            raise InvalidRequest(f"compute={self.compute!r}: give a function of the run, or None.")
         given = (self.sql, self.compute, self.file, self.undo, self.resume)
         if sum(source is not None for source in given) != 1:
             raise InvalidRequest(

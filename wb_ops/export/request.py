@@ -186,8 +186,7 @@ def _check_moment(name: str, moment: datetime | None) -> None:
 def _check_names(field_name: str, names: Iterable[str] | None) -> None:
     if names is None:
         return
-    # A text is a sequence of texts, too.
-    if isinstance(names, str) or not all(isinstance(name, str) and name for name in names):
+    if not all(isinstance(name, str) and name for name in names):
         raise InvalidRequest(f"{field_name}={names!r}: give a tuple of names.")
     if not names and field_name != "tables":
         raise InvalidRequest(f"{field_name}=() names nothing: give names, or None for all.")

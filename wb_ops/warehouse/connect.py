@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, urlencode, urlsplit
 
+from wb_ops.client.texts import check_type
 from wb_ops.errors import InvalidRequest, WarehouseRefused
 from wb_ops.warehouse.base import Warehouse
 
@@ -36,9 +37,9 @@ def connect(url: str, *, lock_timeout_s: float = LOCK_TIMEOUT_S) -> Warehouse:
         raise InvalidRequest(
             f"url is a {type(url).__name__}: give a text, such as duckdb:///x.duckdb."
         )
-    is_number = isinstance(lock_timeout_s, int | float) and not isinstance(lock_timeout_s, bool)
-    if not is_number or not lock_timeout_s >= 0:
-        raise InvalidRequest(f"lock_timeout_s={lock_timeout_s!r}: give seconds, such as 120.")
+    check_type("lock_timeout_s", lock_timeout_s, (int, float), "seconds, such as 120")
+    if not lock_timeout_s >= 0:  # nor NaN
+        raise InvalidRequest(f"lock_timeout_s={lock_timeout_s}: give seconds, such as 120.")
     try:
         parts = urlsplit(url)
     except ValueError as exc:
@@ -87,7 +88,7 @@ def _postgres(parts: SplitResult, lock_timeout_s: float) -> Warehouse:
             "The warehouse's URL is ambiguous: write @ / ? # in a user or password as %40 %2F %3F "
             "%23."
         )
-    ours = {"history_columns": _few, "flat_columns": _few}
+    ours = {"history_columns": _count_in_row, "flat_columns": _count_in_row}
     pairs = parse_qsl(parts.query, keep_blank_values=True)
     own = urlencode([pair for pair in pairs if pair[0] in ours])
     # The others are options of the connection, such as host, sslmode and connect_timeout.
@@ -125,7 +126,7 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _few(text: str) -> int:
+def _count_in_row(text: str) -> int:
     count = _count(text)
     if count > MAX_POSTGRES_COLUMNS:
         raise ValueError(
