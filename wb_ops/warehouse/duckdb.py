@@ -198,7 +198,8 @@ class DuckDBWarehouse(Warehouse):
             ) from exc
 
     def _open(self, read_only: bool) -> duckdb.DuckDBPyConnection:
-        # Nobody else may open the file: whoever closes it drops the locks that DuckDB holds on it.
+        # None but DuckDB may open the file here, not even to look at it: the kernel drops all locks
+        # of a process on a file when the process closes it once.
         deadline = time.monotonic() + self._lock_timeout_s
         while True:
             try:
