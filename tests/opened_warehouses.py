@@ -17,9 +17,6 @@ import adbc_driver_postgresql.dbapi as adbc
 import duckdb
 import pyarrow as pa
 
-# Of numbers: those with a point or exponent, and integers that are exact doubles.
-_DOUBLE_OR_SHORT = "[.eE]|^-?[0-9]{1,15}$"
-
 
 class Opened(Protocol):
     """A connection to a warehouse, and its words for what SQL has no common ones for."""
@@ -66,13 +63,10 @@ class InDuckDB:
         return f"epoch_us({time})"
 
     def members(self, documents: str, *, is_typed: bool) -> str:
-        text = "cast(value as varchar)"
-        double = "[.eE]" if is_typed else _DOUBLE_OR_SHORT
+        text, double = "cast(value as varchar)", _double_pattern(is_typed)
         return f"""
             with recursive found as (
-                select run_id, place, '' as path, cast(document as json) as value
-                from ({documents}) as documents
-                union all
+                {_whole(documents)} union all
                 select run_id, place, path || '/' || member.key, member.value
                 from (
                     select run_id, place, path, unnest(case json_type(value)
@@ -131,13 +125,10 @@ class InPostgres:
         return f"cast(extract(epoch from {time}) * 1000000 as bigint)"
 
     def members(self, documents: str, *, is_typed: bool) -> str:
-        double = "[.eE]" if is_typed else _DOUBLE_OR_SHORT
-        text = "value #>> '{}'"
+        text, double = "value #>> '{}'", _double_pattern(is_typed)
         return f"""
             with recursive found as (
-                select run_id, place, '' as path, cast(document as json) as value
-                from ({documents}) as documents
-                union all
+                {_whole(documents)} union all
                 select run_id, place, path || '/' || member.key, member.value
                 from found cross join lateral (
                     select key, value from json_each(
@@ -184,6 +175,16 @@ def opened(url: str, dataset: str) -> Iterator[Opened]:
         if kind != "duckdb":
             connection.execute(Path(path, dataset, "views.sql").read_text())
         yield InDuckDB(connection, dataset)
+
+
+def _whole(documents: str) -> str:
+    """Each document itself, from which its members are found."""
+    return f"select run_id, place, '' as path, cast(document as json) as value from ({documents}) d"
+
+
+def _double_pattern(is_typed: bool) -> str:
+    """Numbers with a point or exponent; and integers that are exact doubles, if not `is_typed`."""
+    return "[.eE]" if is_typed else "[.eE]|^-?[0-9]{1,15}$"
 
 
 def _quoted(name: str) -> str:

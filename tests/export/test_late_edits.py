@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
-import pytest
 from loss_rows import rows
 
 from wb_ops import Api, ExportRequest, Warehouse, connect, execute_export, plan_export
@@ -24,13 +22,6 @@ EDITS: list[tuple[dict[str, Any], dict[str, Any]]] = [
 ]
 
 
-@pytest.fixture(params=["duckdb", "postgres", "parquet", "delta"])
-def warehouse(request: pytest.FixtureRequest, tmp_path: Path) -> Warehouse:
-    if request.param == "postgres":
-        return connect(request.getfixturevalue("new_database")())
-    return connect(f"{request.param}:///{tmp_path / 'warehouse'}")
-
-
 def found(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
     """The runs by their ids, and their documents parsed."""
     runs = warehouse.read_tables(REQUEST.dataset_name, ["runs"])["runs"].to_pylist()
@@ -38,7 +29,8 @@ def found(warehouse: Warehouse) -> dict[str, dict[str, Any]]:
     return {row["run_id"]: {**row, **own} for row, own in zip(runs, parsed, strict=True)}
 
 
-def test_each_edit_arrives_by_itself_and_alone(server: DevServer, api: Api, warehouse: Warehouse):
+def test_each_edit_arrives_by_itself_and_alone(server: DevServer, api: Api, url: str):
+    warehouse = connect(url)
     for run_id in ("r1", "r2", "r3"):
         server.seed_run(
             *("ann", "trials", run_id), history=rows(2), notes="first", created_at=OLD,
