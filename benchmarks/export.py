@@ -6,8 +6,8 @@ The dev server runs in a process of its own. Every ratio compares two measuremen
 speed   a full export into DuckDB against `requests` + pyarrow + `INSERT ... SELECT` of the same
         parquet files with the same number of threads, and against `scan_history` of the SDK on
         fewer runs (`--sample`), by rows a second.
-idle    an incremental export with nothing changed, with 10, 100 runs changed, and a reconcile:
-        requests, and seconds of work (this process's CPU).
+idle    an incremental export with nothing changed, with 10 and with 100 runs changed, and a
+        reconcile: requests, and seconds of work (this process's CPU).
 hourly  a load of 10 rows against DuckDB's own cost of the same (open, read the state, close, open,
         one transaction, close).
 memory  one run of 100,000,000 rows in 100 files, from a server of pre-rendered answers; peak
